@@ -1,0 +1,143 @@
+"""The command `build-service`: reads the configuration, starts the log and the arbiter, and waits for its end.
+
+Started by root it serves every caller as that caller; started by anyone else it serves that user alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from . import __version__, cgroups, config, identity, logs, server, session
+from .errors import BuildError
+from .settings import Settings
+
+FAILURE = 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with the arguments `argv`, its own name left out; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        _tidy_descriptors(options.ready_fd)
+        settings = _settings(options)
+        if options.check_config:
+            return _report(settings)
+        _serve(settings, options.ready_fd)
+    except BuildError as exc:
+        for line in str(exc).splitlines():
+            print(f"build-service: {line}", file=sys.stderr)
+        return FAILURE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="build-service", description="Runs builds on this host for callers in containers, as the caller."
+    )
+    default = "default: $BUILD_SERVICE_CONFIG, then " + config.DEFAULT_PATH
+    parser.add_argument("--config", metavar="FILE", help=default)
+    parser.add_argument("--check-config", action="store_true", help="validate the configuration and exit")
+    parser.add_argument(
+        "--ready-fd", metavar="N", type=int, help="write a line to descriptor N once callers are served"
+    )
+    parser.add_argument(
+        "--user", action="store_true", help="serve this user alone, with files below the XDG directories"
+    )
+    parser.add_argument("--version", action="version", version=f"build-service {__version__}")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    if not options.user:
+        return config.load(config.locate(options.config, os.environ), os.environ)
+    if identity.is_privileged():
+        raise server.ServerError("--user is for ordinary users: root serves everybody, without it")
+    defaults = user_defaults(os.environ, os.getuid())
+    path = options.config or os.environ.get("BUILD_SERVICE_CONFIG")
+    if path is None:
+        path = os.path.join(_base(os.environ, "XDG_CONFIG_HOME", ".config"), "build-service", "config.toml")
+        if not os.path.exists(path):
+            return config.parse("", path, os.environ, defaults)
+    return config.load(path, os.environ, defaults)
+
+
+def user_defaults(environ: Mapping[str, str], uid: int) -> Settings:
+    """Return the settings of a single user's service: files below the XDG base directories."""
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    state = _base(environ, "XDG_STATE_HOME", os.path.join(".local", "state"))
+    standard = Settings()
+    socket_path = os.path.join(runtime, "build-service", "build-service.sock")
+    return replace(
+        standard,
+        service=replace(standard.service, socket_path=socket_path),
+        logging=replace(standard.logging, directory=os.path.join(state, "build-service")),
+    )
+
+
+def _base(environ: Mapping[str, str], name: str, below_home: str) -> str:
+    return environ.get(name) or os.path.join(os.path.expanduser("~"), below_home)
+
+
+def _report(settings: Settings) -> int:
+    for warning in config.warnings(settings):
+        print(f"build-service: warning: {warning}", file=sys.stderr)
+    print("configuration is valid")
+    return 0
+
+
+def _serve(settings: Settings, ready_fd: int | None) -> None:
+    only_uid = None if identity.is_privileged() else os.getuid()
+    listener, endpoint = server.listen(settings.service, private=only_uid is not None)
+    try:
+        if only_uid is not None and settings.logging.directory:
+            with suppress(OSError):  # what cannot be made here is named by the log itself
+                os.makedirs(settings.logging.directory, logs.DIRECTORY_MODE, exist_ok=True)
+        log = logs.start(settings.logging)
+    except BuildError:
+        endpoint.remove()
+        raise
+    for warning in config.warnings(settings):
+        log.warn("configuration warning", warning=warning)
+    os.chdir("/")
+    os.umask(0o077)
+    service = session.Service(
+        settings=settings,
+        environment={_text(name): _text(value) for name, value in os.environb.items()},
+        log=log,
+        only_uid=only_uid,
+        cgroup=cgroups.delegated(),
+    )
+    server.Arbiter(listener, endpoint, service).run(ready_fd)
+    log.close()
+    log.wait_writer()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _tidy_descriptors(ready_fd: int | None) -> None:
+    """Have 0, 1 and 2 open, and let no other inherited descriptor reach a build.
+
+    Raises ServerError when `ready_fd` is not open.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    if ready_fd is not None:
+        try:
+            fcntl.fcntl(ready_fd, fcntl.F_GETFD)
+        except (OSError, OverflowError, ValueError):
+            raise server.ServerError(f"--ready-fd {ready_fd}: not an open descriptor") from None
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                pass  # the listing's own descriptor is gone already

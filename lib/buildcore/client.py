@@ -1,0 +1,189 @@
+"""The caller's side: connects to a build service, sends one request, and gives its events as they come.
+
+`build-cli` is made of it, and any program can use it:
+
+    result = client.run(["make", "-j4"], cwd="/home/dev1/workspace/app", on_output=handle)
+
+It imports little and keeps to the syntax of Python 3.6, because it starts once for every `make` typed in a
+container. It must never send anything before it has a connection, so that a caller can still do without.
+"""
+
+import errno
+import os
+
+try:
+    import _socket as socket  # what `socket` wraps: it saves the import of six modules at each start
+except ImportError:
+    import socket  # type: ignore[no-redef]
+
+from . import protocol
+from .errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Union
+
+DEFAULT_SOCKETS = ("/run/build-service/build-service.sock", "/run/build-service.sock")
+SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
+RECEIVE_BYTES = 256 << 10
+ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+FORWARDED_NAMES = frozenset(
+    "AR ARFLAGS AS ASFLAGS BISON CC CCACHE_DIR CCACHE_PREFIX CFLAGS CLICOLOR_FORCE"
+    " CMAKE_BUILD_PARALLEL_LEVEL CMAKE_BUILD_TYPE CMAKE_GENERATOR CMAKE_PREFIX_PATH CPATH CPP CPPFLAGS"
+    " CROSS_COMPILE CXX CXXFLAGS DEBUG DESTDIR DISTCC_HOSTS FC FFLAGS FLEX GCC_COLORS GOFLAGS JAVA_HOME"
+    " LANG LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LD LDFLAGS LDLIBS LEX LIBRARY_PATH MAKEFLAGS"
+    " NINJA_STATUS NM NO_COLOR OBJCOPY PKG_CONFIG PKG_CONFIG_PATH PREFIX RANLIB SOURCE_DATE_EPOCH STRIP"
+    " TERM TZ V VERBOSE YACC YFLAGS".split()
+)
+"""What of the caller's environment goes along: what builds read, and nothing that is a secret by habit.
+The service passes on only what its `build.environment.allow` names."""
+
+
+class ConnectError(BuildError):
+    """There is no service to talk to; nothing was sent. `missing` tells that no socket was found at all."""
+
+    kind = "connect"
+
+    def __init__(self, message: str, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class Connection:
+    """A connection to a service, for one build. Use it in a `with` block, or call `close`."""
+
+    def __init__(self, connection: "socket.socket") -> None:
+        self._socket = connection
+        self._reader = protocol.EventReader()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def send(self, request: protocol.Request) -> None:
+        """Send the request; raises RequestError when it is too long.
+
+        A service that refuses before it has read everything closes its end: the refusal is then there to read.
+        """
+        line = protocol.encode_request(request)
+        try:
+            self._socket.sendall(line)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def cancel(self, signal: str = "TERM") -> None:
+        """Ask the service to end the build, first with `signal` (INT, TERM or HUP); events keep coming."""
+        try:
+            self._socket.send(protocol.encode_cancel(signal))
+        except OSError:
+            pass  # the service is gone, or so far behind that closing the connection is the better word
+
+    def events(self) -> "Iterator[Union[protocol.Output, protocol.Exit]]":
+        """Give the build's events as they come, an Exit last; raises ResponseError."""
+        while True:
+            event = self._reader.next_event()
+            if event is not None:
+                yield event
+                if isinstance(event, protocol.Exit):
+                    return
+                continue
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._reader.receive_eof()
+            self._reader.receive_data(data)
+
+    def close(self) -> None:
+        """Hang up; a build that still runs is cancelled."""
+        self._socket.close()
+
+
+def connect(path: "Optional[str]" = None) -> Connection:
+    """Connect to the service at the socket `path`, by default $BUILD_SERVICE_SOCKET, else at the first of
+    DEFAULT_SOCKETS that answers.
+
+    Raises ConnectError with the line for the user.
+    """
+    failure: "Optional[ConnectError]" = None
+    path = path or os.environ.get(SOCKET_VARIABLE)
+    for candidate in (path,) if path else DEFAULT_SOCKETS:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(candidate)
+            return Connection(connection)
+        except OSError as exc:
+            connection.close()
+            error = _connect_error(candidate, exc)
+        if failure is None or failure.missing:
+            failure = error
+    raise failure or ConnectError("no socket to connect to")
+
+
+def run(
+    command: "Sequence[str]",
+    cwd: "Optional[str]" = None,
+    on_output: "Optional[Callable[[str, bytes], None]]" = None,
+    timeout_sec: "Optional[int]" = None,
+    env: "Optional[Mapping[str, str]]" = None,
+    socket_path: "Optional[str]" = None,
+    request_id: "Optional[str]" = None,
+) -> protocol.Exit:
+    """Run `command` (its name and arguments) in the directory `cwd` on the service's host, to its end.
+
+    `on_output` gets the stream ("stdout" or "stderr") and the bytes of every piece of output; `timeout_sec` is
+    in seconds, the service's default when None; `env` is what of the environment goes along, by default
+    `forwarded(os.environ)`. Returns the Exit with the code; a refusal is an Exit too, with `error` set and its
+    line on stderr. Raises ConnectError and ProtocolError.
+    """
+    request = protocol.Request(
+        command[0],
+        command[1:],
+        current_directory() if cwd is None else cwd,
+        timeout_sec,
+        request_id,
+        forwarded(environment()) if env is None else env,
+        None,
+        ("details",),
+    )
+    with connect(socket_path) as connection:
+        connection.send(request)
+        for event in connection.events():
+            if isinstance(event, protocol.Exit):
+                return event
+            if on_output is not None:
+                on_output(event.stream, event.data)
+    raise protocol.ResponseError("the connection ended before the build's exit")
+
+
+def forwarded(environ: "Mapping[str, str]", more: "Sequence[str]" = ()) -> "Dict[str, str]":
+    """Return the part of `environ` that goes along with a request: FORWARDED_NAMES, LC_* and the names `more`."""
+    wanted = FORWARDED_NAMES.union(more)
+    return {name: value for name, value in environ.items() if name in wanted or name.startswith("LC_")}
+
+
+def environment() -> "Dict[str, str]":
+    """Return this process's environment in the protocol's text, whatever the locale."""
+    return {text(name): text(value) for name, value in os.environb.items()}
+
+
+def current_directory() -> str:
+    """Return the current directory in the protocol's text; raises OSError when it does not exist any more."""
+    return text(os.getcwdb())
+
+
+def text(raw: bytes) -> str:
+    """Return bytes of the file system as the protocol carries them: UTF-8, other bytes escaped (PEP 383)."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _connect_error(path: str, exc: OSError) -> ConnectError:
+    if exc.errno in ABSENT:
+        return ConnectError("build-service socket not found at %s" % path, missing=True)
+    reason = exc.strerror or str(exc)
+    hint = "; in a container, --group-add keep-groups is needed" if exc.errno == errno.EACCES else ""
+    return ConnectError("cannot connect to build-service: %s (%s%s)" % (reason, path, hint))

@@ -1,0 +1,192 @@
+"""Who a caller is, and becoming that user: for a while in a session, for good in a build.
+
+The identity comes from the socket alone (SO_PEERCRED and SO_PEERGROUPS, unix(7)), never from a byte that the
+caller sent. A session works with the caller's effective ids while its real and saved user id stay 0, so the
+kernel refuses the caller's signals and traces (kill(2), ptrace(2)). A build drops all of them, and the drop
+is verified before anything of the caller runs. Must never guess: what cannot be proved is an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from . import linux
+from .errors import BuildError
+from .settings import GROUPS_PEER
+
+_UCRED = struct.Struct("3i")
+
+
+class IdentityError(BuildError):
+    """The caller cannot be served under the identity that it has."""
+
+    kind = "identity"
+
+
+class DropError(BuildError):
+    """Privileges could not be dropped, or are not gone; the build must not start."""
+
+    kind = "privilege"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a connection as the kernel saw it connect; `groups` is None where it cannot tell.
+
+    `pid` is 0 when the caller is in a pid namespace that this process cannot see.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """One line of the user database (passwd(5))."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a build runs as: exactly these ids and supplementary groups."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return the peer of a connected Unix socket; raises OSError when the kernel does not tell."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    try:
+        groups = linux.peer_groups(connection)
+    except OSError as exc:
+        if exc.errno != errno.ENOPROTOOPT:
+            raise
+        groups = None
+    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, groups)
+
+
+def account_of(uid: int) -> Account:
+    """Return the account with this uid. Raises IdentityError for uid 0 and for a uid without an account.
+
+    A rootful container's root is the host's root, which no build needs; a uid without account is as a rule a
+    subordinate uid (subuid(5)) of a container that was started without `--userns=keep-id`.
+    """
+    if uid == 0:
+        raise IdentityError("root may not build: start the container rootless, with --userns=keep-id, as a user")
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        raise IdentityError(
+            f"uid {uid} has no account on this host: start the container with --userns=keep-id"
+        ) from None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
+
+
+def identity_of(peer: Peer, account: Account, groups: str) -> Identity:
+    """Return what the peer's build runs as: its own ids and, by `groups`, its own or its login's groups.
+
+    `groups` is GROUPS_PEER or GROUPS_LOGIN; the login's groups (initgroups(3)) also stand in where the kernel
+    does not tell the peer's.
+    """
+    if groups == GROUPS_PEER and peer.groups is not None:
+        return Identity(peer.uid, peer.gid, tuple(sorted(set(peer.groups))))
+    return Identity(peer.uid, peer.gid, tuple(sorted(set(os.getgrouplist(account.name, peer.gid)))))
+
+
+def current() -> Identity:
+    """Return what this process runs as: its effective ids and its supplementary groups."""
+    return Identity(os.geteuid(), os.getegid(), tuple(sorted(set(os.getgroups()))))
+
+
+def is_privileged() -> bool:
+    """Tell whether this process may become other users: its real user id is root's."""
+    return os.getuid() == 0
+
+
+def temporarily_become(identity: Identity) -> None:
+    """Take the effective ids and the groups of `identity`; real and saved user id stay root's.
+
+    Every access to files is checked against these (credentials(7)); the capabilities are out of effect until
+    `as_root`. Raises OSError when the kernel refuses, DropError when the ids are not what was asked for.
+    """
+    os.setgroups(identity.groups)
+    os.setegid(identity.gid)
+    os.seteuid(identity.uid)
+    _expect("effective ids", (os.geteuid(), os.getegid()), (identity.uid, identity.gid))
+    _expect("groups", sorted(os.getgroups()), sorted(identity.groups))
+
+
+@contextmanager
+def as_root() -> Iterator[None]:
+    """Be root for one block and the effective user again behind it; nothing changes without privilege."""
+    uid = os.geteuid()
+    if is_privileged():
+        os.seteuid(0)
+    try:
+        yield
+    finally:
+        if is_privileged():
+            os.seteuid(uid)
+
+
+def permanently_become(identity: Identity, no_new_privs: bool) -> None:
+    """Become `identity` for good, in the order groups, gid, uid, and prove that there is no way back.
+
+    For the child that is about to run a build. Without privilege there is nothing to drop; that the process
+    already has the user id is proved all the same. Raises OSError or DropError; then the build must not start.
+    """
+    if no_new_privs:
+        linux.set_no_new_privs()
+        _expect("no_new_privs", linux.has_no_new_privs(), True)
+    if is_privileged():
+        os.seteuid(0)
+        os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+        _expect("group id", os.getresgid(), (identity.gid,) * 3)
+        _expect("groups", sorted(os.getgroups()), sorted(identity.groups))
+        _expect("capabilities", _capabilities(), 0)
+        for regain in (os.setuid, os.seteuid):
+            _expect_refusal(regain)
+    _expect("user id", os.getresuid(), (identity.uid,) * 3)
+
+
+def _expect_refusal(regain: Callable[[int], None]) -> None:
+    try:
+        regain(0)
+    except PermissionError:
+        return
+    raise DropError("root could be regained after the drop")
+
+
+def _expect(what: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise DropError(f"{what} is {found!r} after the drop, not {wanted!r}")
+
+
+def _capabilities() -> int:
+    """Return the union of the permitted, effective and ambient capabilities of this process (capabilities(7))."""
+    union = 0
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            name, _, value = line.partition(b":")
+            if name in (b"CapPrm", b"CapEff", b"CapAmb"):
+                union |= int(value, 16)
+    return union

@@ -1,0 +1,61 @@
+"""The few Linux calls that Python's library has no name for, reached through ctypes.
+
+Nothing here decides anything: each function is one system call with its errno turned into OSError. Used by
+`identity` and `supervisor`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # named by Python since 3.11; asm-generic's number
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def set_child_subreaper() -> None:
+    """Make this process the one that orphans among its descendants are given to (prctl(2))."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_no_new_privs() -> None:
+    """Take from this process, for good, what set-user-ID programs and file capabilities grant (prctl(2))."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def has_no_new_privs() -> bool:
+    """Tell whether `set_no_new_privs` is in force."""
+    return _prctl(PR_GET_NO_NEW_PRIVS) == 1
+
+
+def peer_groups(connection: socket.socket) -> tuple[int, ...]:
+    """Return the supplementary groups that the peer had when it connected (SO_PEERGROUPS, socket(7)).
+
+    Python's own getsockopt takes 1024 bytes at most, which is 256 groups; a process may have 65536
+    (credentials(7)). Raises OSError with ENOPROTOOPT where the kernel, before 4.13, does not know the option.
+    """
+    size = ctypes.c_uint(256 * 4)
+    while True:
+        room = size.value
+        buffer = ctypes.create_string_buffer(room)
+        where = (connection.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS)
+        if _libc.getsockopt(*where, buffer, ctypes.byref(size)) == 0:
+            return struct.unpack("%dI" % (size.value // 4), buffer.raw[: size.value])
+        error = ctypes.get_errno()
+        if size.value <= room:  # on ERANGE the kernel tells the size that it needs
+            raise OSError(error, os.strerror(error))
+
+
+def _prctl(option: int, argument: int = 0) -> int:
+    zero = ctypes.c_ulong(0)
+    result = int(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result

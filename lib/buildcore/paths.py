@@ -1,0 +1,153 @@
+"""Directories as the caller's eyes see them: opened, resolved by the kernel, and held under the workspace.
+
+Everything here runs with the effective ids of the caller, so nothing is revealed that the caller could not
+see for itself. A directory that was checked is kept open as a descriptor (O_PATH, open(2)), and the build
+enters that descriptor: swapping a name in between changes nothing. Only the command's own path options are
+read again by the command. Must never change what it looks at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from . import arguments
+from .errors import BuildError
+from .text import escape
+
+_NOT_OPEN = -1
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class PathError(BuildError):
+    """A path is not where the caller may build; the text is the line to refuse it with."""
+
+    kind = "path"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory (or a file in its place): an O_PATH descriptor of it, and the kernel's own name for it."""
+
+    fd: int
+    real: str
+
+    def close(self) -> None:
+        if self.fd != _NOT_OPEN:
+            os.close(self.fd)
+
+
+def open_directory(path: str, base: Directory | None = None) -> Directory:
+    """Open the directory `path`, relative to `base`, and return it with its real name; raises OSError."""
+    fd = os.open(_bytes(path), _DIRECTORY, dir_fd=None if base is None else base.fd)
+    try:
+        return Directory(fd, _real_name(fd))
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def enter(workspace: str, candidates: Sequence[str]) -> tuple[Directory, Directory, int]:
+    """Open the workspace and the first of `candidates`, host names of the caller's cwd, that exists.
+
+    Returns both directories and the index of the candidate. Raises PathError when none can be opened or the
+    one that was does not resolve to the workspace or something below it.
+    """
+    try:
+        root = open_directory(workspace)
+    except OSError as exc:
+        raise PathError(
+            f"cwd must be under workspace: {escape(workspace)}: {exc.strerror} on the host"
+        ) from exc
+    opened = [root]
+    try:
+        cwd, index = _open_first(candidates)
+        opened.append(cwd)
+        hold("cwd", cwd.real, candidates[index], root)
+    except BaseException:
+        close_all(opened)
+        raise
+    return root, cwd, index
+
+
+def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace: Directory) -> None:
+    """Raise PathError unless every path option in `args` stays under the workspace, as `command` will read it.
+
+    `args` are the arguments as the command gets them, with host paths. What does not exist is held by the name
+    that it would have: the command itself is the one to say that it is missing.
+    """
+    found = arguments.path_arguments(command, args)
+    for walk in arguments.directory_walks(command, found):
+        visited = [cwd]
+        try:
+            for step in walk:
+                visited.append(_locate(step, visited[-1]))
+                hold(step.option, visited[-1].real, step.value, workspace)
+            for argument in found:
+                if argument.role is arguments.Role.PATH:
+                    target = _locate(argument, visited[-1])
+                    target.close()
+                    hold(argument.option, target.real, argument.value, workspace)
+        finally:
+            close_all(visited[1:])
+
+
+def _locate(argument: arguments.PathArgument, base: Directory) -> Directory:
+    """Return the argument's path as seen from `base`, with its real name; without a descriptor where it cannot
+    be opened. Raises PathError where it has no name that leads back to it (pipes, deleted files)."""
+    path = _bytes(argument.value)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=base.fd)
+    except OSError:
+        name = os.path.realpath(os.path.join(_bytes(base.real), path))
+        return Directory(_NOT_OPEN, _text(name))
+    try:
+        return Directory(fd, _real_name(fd))
+    except OSError as exc:
+        os.close(fd)
+        raise PathError(
+            f"{argument.option} must be under workspace: {escape(argument.value)}: {exc.strerror} on the host"
+        ) from exc
+
+
+def hold(option: str, real: str, shown: str, workspace: Directory) -> None:
+    """Raise PathError, naming `option`, unless the real name `real` is the workspace's or below it."""
+    root = workspace.real
+    if real != root and not real.startswith(root.rstrip("/") + "/"):
+        raise PathError(f"{option} must be under workspace: {escape(shown)} is not under {escape(root)}")
+
+
+def close_all(directories: Iterable[Directory]) -> None:
+    """Close every directory of `directories`."""
+    for directory in directories:
+        directory.close()
+
+
+def _open_first(candidates: Sequence[str]) -> tuple[Directory, int]:
+    failure: OSError | None = None
+    for index, candidate in enumerate(candidates):
+        try:
+            return open_directory(candidate), index
+        except OSError as exc:
+            failure = failure or exc
+    reason = "no directory" if failure is None else failure.strerror
+    raise PathError(f"cwd must be under workspace: {escape(candidates[0])}: {reason} on the host") from failure
+
+
+def _real_name(fd: int) -> str:
+    """Return the kernel's name for an open file, proved to lead to the same file; raises OSError."""
+    name = os.readlink(b"/proc/self/fd/%d" % fd)
+    named, held = os.stat(name), os.fstat(fd)
+    if not os.path.samestat(named, held):  # the kernel says "NAME (deleted)", or the name was taken meanwhile
+        raise FileNotFoundError(2, os.strerror(2))
+    return _text(name)
+
+
+def _bytes(path: str) -> bytes:
+    """Return the file name that `path` stands for, whatever locale this process runs in (PEP 383)."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

@@ -1,0 +1,208 @@
+"""What may run, decided from values alone: request + settings + account in, a plan or a refusal out.
+
+Nothing here looks at the machine: directories are opened and checked by `paths`, the plan is obeyed by
+`supervisor`. A session calls it once per request. It must never pass on a name of the caller's environment
+that the settings do not allow.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import arguments
+from .errors import BuildError
+from .protocol import Request
+from .settings import Build, Environment, Timeouts
+from .text import escape
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHELL = "/bin/sh"  # of an account that names none (passwd(5))
+DEFAULT_UMASK = 0o022
+_JOBSERVER_OPTIONS = ("--jobserver-auth", "--jobserver-fds")
+_JOBS_WITHOUT_LIMIT = "-j"
+_END_OF_OPTIONS = "--"
+_MAKEFLAGS_NAMES = ("MAKEFLAGS", "GNUMAKEFLAGS")
+
+
+class PolicyError(BuildError):
+    """The settings do not allow what was asked for; the text is the line to refuse it with."""
+
+    kind = "not_allowed"
+
+
+@dataclass(frozen=True)
+class View:
+    """How a caller names its workspace: what is `container_root` to it, is `host_root` on the host."""
+
+    container_root: str
+    host_root: str
+
+    def to_host(self, path: str) -> str:
+        """Return the host's name of `path`, which stays as it is when relative or not below container_root."""
+        if not path.startswith("/") or self.container_root == self.host_root:
+            return path
+        root, name = _plain(self.container_root), _plain(path)
+        if name == root:
+            return self.host_root
+        below = root.rstrip("/") + "/"
+        return posixpath.join(self.host_root, name[len(below) :]) if name.startswith(below) else path
+
+
+def _plain(path: str) -> str:
+    """Return an absolute path without repeated slashes and `.`; `..` stays: behind a symbolic link it is not
+    what the text says (path_resolution(7))."""
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a permitted request comes to, before any path of it was looked at.
+
+    `views` are the ways to read the caller's paths, the likelier first; `workspace` is the host directory that
+    the build must stay in; times are in seconds; a PWD in `environment` that is empty is for whoever enters the
+    directory to fill in.
+    """
+
+    command: str
+    program: str
+    args: tuple[str, ...]
+    cwd: str
+    views: tuple[View, ...]
+    workspace: str
+    user: str
+    home: str
+    environment: Mapping[str, str]
+    umask: int
+    timeout_sec: int
+    grace_sec: int
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What the policy needs to know of the caller's account (passwd(5))."""
+
+    name: str
+    home: str
+    shell: str
+
+
+def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str, str]) -> Plan:
+    """Return what `request` comes to under the settings `build`; raises PolicyError.
+
+    `inherited` is the service's own environment.
+    """
+    mapping = build.path_mapping
+    host_root = mapping.host_root(caller.name, caller.home, build.workspace_root)
+    container_root = mapping.container_root(caller.name, caller.home, build.workspace_root)
+    views = dict.fromkeys((View(container_root, host_root), View(host_root, host_root)))
+    return Plan(
+        command=request.command,
+        program=_program(request.command, build.commands),
+        args=request.args,
+        cwd=request.cwd,
+        views=tuple(views),
+        workspace=host_root,
+        user=caller.name,
+        home=caller.home,
+        environment=_environment(request.env or {}, build.environment, caller, inherited),
+        umask=DEFAULT_UMASK if request.umask is None else request.umask,
+        timeout_sec=_timeout(request.timeout_sec, build.timeouts),
+        grace_sec=build.timeouts.grace_sec,
+    )
+
+
+def host_arguments(plan: Plan, view: View) -> tuple[str, ...]:
+    """Return the plan's arguments with every path in them as the host names it, read in the caller's `view`.
+
+    A `~` in front is replaced here by the caller's home directory, as GNU make would do it, so that what is
+    checked is what make opens. Raises PolicyError for another user's home, `~name`.
+    """
+    found = arguments.path_arguments(plan.command, plan.args)
+    return tuple(arguments.rewrite(plan.args, found, lambda path: view.to_host(_without_tilde(path, plan))))
+
+
+def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:
+    if not path.expands_home:
+        return path.value
+    before, _, name = path.value.partition("~")
+    user, slash, rest = name.partition("/")
+    if user in ("", plan.user) and not before.strip("./"):
+        return plan.home + slash + rest
+    if path.role is arguments.Role.FREE:
+        return path.value
+    raise PolicyError(f"{path.option} must be under workspace: {escape(path.value)} is another user's home")
+
+
+def _makeflags(value: str, name: str) -> str:
+    """Return the caller's MAKEFLAGS fit for the host. Raises PolicyError for what would lead make elsewhere.
+
+    make 4.4 and later obeys -C and -f there, and expands variables first; make itself never puts them there.
+    """
+    value = without_jobserver(value)
+    if arguments.refers_to_variables(value):
+        raise PolicyError(f"{name} must not refer to variables: {escape(value)}")
+    for path in arguments.path_arguments("make", arguments.makeflags_arguments(value)):
+        if path.role is not arguments.Role.FREE:
+            raise PolicyError(f"{path.option} must not stand in {name}: give it on the command line")
+    return value
+
+
+def without_jobserver(makeflags: str) -> str:
+    """Return MAKEFLAGS without the jobserver that it names: its descriptors or fifo do not exist on the host.
+
+    Words are separated by blanks that no backslash precedes, and the variable definitions behind `--` stay as
+    they are (GNU make manual, "Communicating Options to a Sub-make" and "POSIX Jobserver Interaction"). Make
+    before 4.2 says `-j` without a number beside its jobserver; alone that would mean jobs without limit.
+    """
+    words = _words(makeflags)
+    end = words.index(_END_OF_OPTIONS) if _END_OF_OPTIONS in words else len(words)
+    options = [word for word in words[:end] if word.partition("=")[0] not in _JOBSERVER_OPTIONS]
+    if len(options) < end:
+        options = [word for word in options if word != _JOBS_WITHOUT_LIMIT]
+    kept = options + words[end:]
+    return " ".join(kept) if len(kept) > 1 or not makeflags.startswith(" ") else " " + "".join(kept)
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = []
+    for piece in text.split(" "):
+        if words and (len(words[-1]) - len(words[-1].rstrip("\\"))) % 2:  # an odd one precedes the blank
+            words[-1] += " " + piece
+        else:
+            words.append(piece)
+    return words
+
+
+def _program(command: str, commands: Mapping[str, str]) -> str:
+    if command not in commands:
+        allowed = ", ".join(sorted(commands))
+        raise PolicyError(f"command not allowed: {escape(command)} (allowed: {allowed})")
+    return commands[command]
+
+
+def _timeout(asked: int | None, timeouts: Timeouts) -> int:
+    return min(timeouts.default_sec if asked is None else asked, timeouts.max_sec)
+
+
+def _environment(
+    asked: Mapping[str, str], environment: Environment, caller: Caller, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    own = {
+        "HOME": caller.home,
+        "USER": caller.name,
+        "LOGNAME": caller.name,
+        "SHELL": caller.shell or DEFAULT_SHELL,
+        "PATH": inherited.get("PATH") or DEFAULT_PATH,
+        "PWD": "",
+    }
+    result: dict[str, str] = {}
+    for name in environment.allow:
+        if name in own:
+            result[name] = own[name]
+        elif name in asked:
+            result[name] = _makeflags(asked[name], name) if name in _MAKEFLAGS_NAMES else asked[name]
+        elif name in inherited:
+            result[name] = without_jobserver(inherited[name]) if name in _MAKEFLAGS_NAMES else inherited[name]
+    return {**result, **environment.set}

@@ -1,0 +1,293 @@
+"""One caller, from its connection to the end of its build, in a process of its own.
+
+The arbiter forks a session per request. Before the first byte is read, the session takes the caller's
+effective ids; parsing, path resolution and every access to files happen as the caller, whom the kernel keeps
+from signalling or tracing it. It is root again only to start the build, to signal what the build left, and
+for the build's control group. Whatever the caller sent, it gets one clear line; the session never raises.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import cgroups, identity, linux, paths, policy, processes, protocol, signals, supervisor
+from .errors import BuildError
+from .link import STOPPING, CallerLink, exit_code
+from .logs import Log
+from .settings import Settings
+from .text import escape
+
+RECEIVE_BYTES = 64 << 10
+GOODBYE_SEC = 2.0
+"""How long a refused caller may take to finish its request and read the refusal."""
+
+REFUSAL_EXIT_CODE = 1
+NOBODY = identity.Identity(65534, 65534, ())
+"""The ids under which a caller that has none of its own is told so (kernel/overflowuid)."""
+
+
+class Stopped(BuildError):
+    """The service stops; the request was not begun."""
+
+    kind = "stopping"
+
+
+class NoRequest(BuildError):
+    """The caller went away before it asked for anything: a probe, nothing to refuse."""
+
+    kind = "no_request"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What every session of a service shares; `only_uid` is set when it serves one user alone."""
+
+    settings: Settings
+    environment: Mapping[str, str]
+    log: Log
+    only_uid: int | None
+    cgroup: str | None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whom a session serves: its account, the ids of its build, and the process that connected."""
+
+    account: identity.Account
+    ids: identity.Identity
+    peer: identity.Peer
+
+
+def serve(connection: socket.socket, service: Service) -> None:
+    """Serve one caller on `connection`, an accepted Unix stream socket, to the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the arbiter's to pass on, as SIGTERM
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    queue = signals.SignalQueue((signal.SIGTERM, signal.SIGCHLD))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    linux.set_child_subreaper()
+    try:
+        _Session(connection, service, queue).run()
+    finally:
+        queue.close()
+
+
+class _Session:
+    def __init__(self, connection: socket.socket, service: Service, queue: signals.SignalQueue) -> None:
+        self._connection = connection
+        self._service = service
+        self._queue = queue
+        self._reader = protocol.RequestReader()
+        self._request_id = os.urandom(8).hex()
+        self._details = False
+        self._spoke = False
+        self._seen: dict[str, object] = {}  # what is known of the caller so far, for the log
+
+    def run(self) -> None:
+        try:
+            caller = self._identify()
+            request = self._read_request()
+            self._build(request, caller)
+        except NoRequest:
+            self._service.log.debug("connection closed without a request", **self._seen)
+        except BuildError as refusal:
+            self._refuse(refusal)
+        except OSError as exc:
+            self._refuse(BuildError(f"build-service cannot serve this request: {exc.strerror or exc}"))
+
+    # --- who and what ---
+
+    def _identify(self) -> Caller:
+        """Find out who calls and take that caller's effective ids, before a byte of it is read."""
+        try:
+            peer = identity.peer_of(self._connection)
+            self._seen = {"uid": peer.uid}
+            account = identity.account_of(peer.uid)
+            only = self._service.only_uid
+            if only is not None and peer.uid != only:
+                raise identity.IdentityError(f"this build-service serves uid {only} alone")
+            if only is None:
+                ids = identity.identity_of(peer, account, self._service.settings.build.groups)
+            else:
+                ids = identity.current()
+        except BaseException:
+            self._take_ids(NOBODY)
+            raise
+        self._seen = {"user": account.name}
+        self._take_ids(ids)
+        return Caller(account, ids, peer)
+
+    def _take_ids(self, ids: identity.Identity) -> None:
+        if identity.is_privileged():
+            identity.temporarily_become(ids)
+
+    def _read_request(self) -> protocol.Request:
+        """Return the caller's request; raises NoRequest, Stopped or RequestError."""
+        deadline = time.monotonic() + protocol.REQUEST_DEADLINE_SEC
+        self._connection.setblocking(False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ)
+            selector.register(self._queue, selectors.EVENT_READ)
+            while True:
+                event = self._reader.next_event()
+                if isinstance(event, protocol.Request):
+                    self._details = event.details
+                    self._request_id = event.request_id or self._request_id
+                    return event
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise protocol.RequestError(
+                        f"invalid request: not complete within {protocol.REQUEST_DEADLINE_SEC:.0f} s"
+                    )
+                if signal.SIGTERM in self._queue.take():
+                    raise Stopped(STOPPING)
+                self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = self._connection.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionError as exc:
+            raise NoRequest(str(exc)) from exc
+        self._spoke = self._spoke or bool(data)
+        if data:
+            self._reader.receive_data(data)
+        elif self._spoke:
+            self._reader.receive_eof()
+        else:
+            raise NoRequest("closed")
+
+    # --- the build ---
+
+    def _build(self, request: protocol.Request, caller: Caller) -> None:
+        account = caller.account
+        self._seen.update(cwd=request.cwd, args=request.args, command=request.command)
+        plan = policy.plan(
+            request,
+            self._service.settings.build,
+            policy.Caller(account.name, account.home, account.shell),
+            self._service.environment,
+        )
+        workspace, cwd, index = paths.enter(plan.workspace, [view.to_host(plan.cwd) for view in plan.views])
+        self._seen["cwd"] = cwd.real
+        try:
+            args = policy.host_arguments(plan, plan.views[index])
+            paths.hold_arguments(plan.command, args, cwd, workspace)
+            self._seen["args"] = args
+            self._run(_command(plan, args, cwd), cwd, caller, plan.timeout_sec)
+        finally:
+            paths.close_all((workspace, cwd))
+
+    def _run(self, command: supervisor.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
+        service = self._service
+        group = None if service.cgroup is None else cgroups.build_path(service.cgroup, os.getpid())
+        no_new_privs = service.settings.build.no_new_privs
+
+        def become() -> None:
+            with identity.as_root():
+                if group is not None:
+                    cgroups.enter(group)
+            identity.permanently_become(caller.ids, no_new_privs)
+
+        def signal_all(signum: int) -> None:
+            with identity.as_root():
+                if group is not None and signum == signal.SIGKILL:
+                    cgroups.kill(group)
+                processes.signal_below(os.getpid(), signum)
+
+        with identity.as_root():
+            if group is not None:
+                cgroups.create(group)
+        try:
+            build = supervisor.start(command, cwd.fd, become)
+            self._log("info", "build started", timeout_sec=timeout_sec)
+            link = CallerLink(self._connection, self._reader)
+            link.describe_exit(self._request_id, timeout_sec, self._details)
+            ending = supervisor.supervise(command, build, link, self._queue, signal_all)
+            link.close()
+        finally:
+            with identity.as_root():
+                if group is not None:
+                    cgroups.remove(group)
+        self._log_ending(ending)
+
+    def _log_ending(self, ending: supervisor.Ending) -> None:
+        message, level = {
+            supervisor.COMPLETED: ("build completed", "info" if ending.code == 0 else "error"),
+            supervisor.TIMED_OUT: ("build timed out", "warn"),
+            supervisor.CANCELLED: ("build cancelled", "warn"),
+            supervisor.STOPPED: ("build cancelled", "warn"),
+        }[ending.reason]
+        self._log(
+            level,
+            message,
+            exit_code=exit_code(ending),
+            duration_sec=ending.duration_sec,
+            reason="build-service stops" if ending.reason == supervisor.STOPPED else None,
+            survivors=ending.survivors or None,
+        )
+
+    # --- refusals ---
+
+    def _refuse(self, refusal: BuildError) -> None:
+        """Tell the caller why nothing runs, in one line, and the log as well."""
+        self._log("warn", "build refused", reason=str(refusal), kind=refusal.kind)
+        line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
+        error = (refusal.kind, escape(str(refusal)))
+        exit_ = protocol.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
+        answer = protocol.encode_output(protocol.STDERR, line) + protocol.encode_exit(exit_, self._details)
+        say_goodbye(self._connection, answer)
+
+    def _log(self, level: str, message: str, **fields: object) -> None:
+        known = {**self._seen, **fields, "request_id": self._request_id}
+        getattr(self._service.log, level)(message, **known)
+
+
+def say_goodbye(connection: socket.socket, answer: bytes) -> None:
+    """Send `answer`, then let the caller finish what it is sending, for GOODBYE_SEC at most.
+
+    A Unix socket that is closed over unread bytes resets the connection (unix(7)), and a caller that is still
+    writing its request would see that instead of the answer.
+    """
+    deadline = time.monotonic() + GOODBYE_SEC
+    try:
+        connection.settimeout(GOODBYE_SEC)
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+        while (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(RECEIVE_BYTES):
+                return
+    except OSError:
+        return  # the caller is gone, or slow to the end: it was told
+
+
+def _command(plan: policy.Plan, args: tuple[str, ...], cwd: paths.Directory) -> supervisor.Command:
+    environment = dict(plan.environment)
+    if environment.get("PWD") == "":
+        environment["PWD"] = cwd.real
+    return supervisor.Command(
+        program=plan.program,
+        argv=(_name(plan, environment.get("PATH", "")), *args),
+        environment=environment,
+        umask=plan.umask,
+        timeout_sec=plan.timeout_sec,
+        grace_sec=plan.grace_sec,
+    )
+
+
+def _name(plan: policy.Plan, search_path: str) -> str:
+    """Return argv[0]: the command's bare name where the build's PATH leads it to the same program.
+
+    make calls itself by that name again, `$(MAKE)`, and shows it in what it prints.
+    """
+    found = shutil.which(plan.command, path=search_path)
+    if found is not None and os.path.exists(plan.program) and os.path.samefile(found, plan.program):
+        return plan.command
+    return plan.program
