@@ -1,0 +1,22 @@
+"""Runs the tests: `make test` calls it, `tests/run.py [PYTEST-ARGUMENT]...` does the same by hand.
+
+As root the tests run in the private world of harness_world, so that they may use other users and leave nothing on the
+machine; as an ordinary user they run as they are, and what needs root is skipped and counted (conftest.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import harness_world
+
+
+def main() -> None:
+    harness_world.enter()
+    os.chdir(harness_world.ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The documents are held to the code: every key, option, variable, message and link, and every example, as it stands.
+
+README.md is read as its reader sees it: tables by their first column, programs by the text that is to come out.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import harness
+from buildcore import build_cli, config, protocol, settings
+from harness import BIN, TREE, Service, write_tree
+from harness_world import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROTOCOL = (ROOT / "docs/PROTOCOL.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+}
+SOURCES = "".join(
+    path.read_text(encoding="utf-8") for path in [*sorted(ROOT.glob("lib/buildcore/*.py")), *sorted(ROOT.glob("bin/*"))]
+)
+
+SOCKET = "/run/build-service/build-service.sock"
+PROJECT = "/home/dev1/workspace/app"
+"""What the examples name; in the flavour root both are there under these very names."""
+
+MAKEFILE = "all:\n\t@echo building\ntest:\n\t@echo 1 test failed; sleep 60\n"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bN(?=s?\b)")
+SHORTEST_TELLING = 4
+"""Pieces of a message between placeholders that are shorter, such as ": ", are everywhere."""
+
+
+def section(document: str, title: str) -> str:
+    """The text below the heading `title`, to the next heading of its level or above."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", document, re.MULTILINE | re.DOTALL)
+    assert found, f"no section {title!r}"
+    return found[2]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each table row of `text` but the lines of dashes; the heads of tables are rows, too."""
+    for line in text.splitlines():
+        if line.startswith("|") and not set(line) <= set("|- "):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def codes(text: str) -> list[str]:
+    """What stands between single backticks."""
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+# --- keys, options, variables, messages ---------------------------------------------------------------------------
+
+
+def documented_keys() -> dict[str, str]:
+    """The configuration table: {dotted key: default, as TOML}."""
+    table = [row for row in rows(section(README, "Configuration")) if len(row) == 3 and row[0].startswith("`")]
+    return {codes(key)[0]: codes(default)[0] for key, default, _ in table}
+
+
+def test_the_configuration_table_has_every_key_in_order_and_no_other() -> None:
+    assert list(documented_keys()) == list(config.keys())
+
+
+@pytest.mark.parametrize("key", config.keys())
+def test_the_configuration_table_tells_the_default(key: str) -> None:
+    default: object = settings.Settings()
+    for name in key.split("."):
+        default = getattr(default, name)
+    read = config.parse(f"{key} = {documented_keys()[key]}\n")
+    found: object = read
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == default
+
+
+def documented_options(text: str) -> set[str]:
+    """The long options in the first column of the tables of `text`."""
+    return {option for row in rows(text) for code in codes(row[0]) for option in re.findall(r"^--[a-z-]+", code)}
+
+
+def test_the_options_of_the_client_are_all_in_the_table_and_exist() -> None:
+    known = set(re.findall(r"--[a-z-]+", build_cli.USAGE)) | {"--help", "--version"}
+    assert documented_options(section(README, "Use")) == known
+
+
+@pytest.mark.parametrize("option", sorted(documented_options(section(README, "Use")) - {"--help", "--version"}))
+def test_the_client_takes_every_option_of_the_table(option: str) -> None:
+    value = {"--timeout": "5", "--env": "NAME=VALUE"}.get(option, "value")
+    assert build_cli.parse([option, value, "make", "-j4"]).command == ["make", "-j4"]
+
+
+@pytest.mark.parametrize("document", sorted(DOCUMENTS))
+def test_every_use_of_the_client_in_a_document_is_a_command_line_that_it_takes(document: str) -> None:
+    for line in re.findall(r"\bbuild-cli (-[^`|\n]*)", DOCUMENTS[document]):
+        words = line.split()
+        if words[0] not in ("--help", "--version"):
+            assert build_cli.parse(words).command, line
+
+
+def test_the_options_of_the_daemon_are_all_named_and_exist() -> None:
+    help_text = subprocess.run(
+        [BIN / "build-service", "--help"],
+        env={"PATH": harness.daemon_path()},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    known = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
+    named = section(README, "Configuration").split("Options of the daemon:")[1]
+    assert {re.split(r"[ ]", code)[0] for code in codes(named)} == known
+
+
+def test_the_variables_are_all_in_the_table_and_exist() -> None:
+    table = {code for row in rows(section(README, "Use")) for code in codes(row[0]) if code.startswith("BUILD_")}
+    assert table == set(re.findall(r"\bBUILD_SERVICE_[A-Z_]+", SOURCES))
+
+
+def messages() -> list[str]:
+    return [codes(row[0])[0] for row in rows(section(README, "Errors")) if row[0].startswith("`")]
+
+
+@pytest.mark.parametrize("message", messages())
+def test_every_message_of_the_error_table_is_in_the_code(message: str) -> None:
+    pieces = [piece.strip() for piece in PLACEHOLDER.split(message)]
+    telling = [piece for piece in pieces if len(piece) >= SHORTEST_TELLING]
+    assert telling, "nothing but placeholders"
+    assert [piece for piece in telling if piece not in SOURCES] == []
+
+
+# --- links and JSON -----------------------------------------------------------------------------------------------
+
+
+def anchors(document: str) -> set[str]:
+    """The anchors of a document's headings, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", sorted(DOCUMENTS))
+def test_every_relative_link_leads_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", DOCUMENTS[document])):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / document).parent / path if path else ROOT / document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("text", [text for kind, text in FENCE.findall(PROTOCOL) if kind == "json"])
+def test_every_json_example_is_what_the_protocol_takes(text: str) -> None:
+    for line in text.encode().splitlines(keepends=True):
+        if b'"command"' in line:
+            assert protocol.parse_request(line.strip()).command == "make"
+        elif b'"cancel"' in line:
+            reader = protocol.RequestReader()
+            reader.receive_data(b'{"command":"make","cwd":"/"}\n' + line)
+            assert isinstance(reader.next_event(), protocol.Request)
+            assert reader.next_event() == protocol.Cancel("INT")
+        else:
+            events = protocol.EventReader()
+            events.receive_data(line)
+            event = events.next_event()
+            assert isinstance(event, (protocol.Exit, protocol.Output))
+            if isinstance(event, protocol.Exit):
+                assert protocol.encode_exit(event, details=True) == line
+            else:
+                assert protocol.encode_output(event.stream, event.data) == line.replace(b"\\ufffd", b"\xef\xbf\xbd")
+
+
+# --- the programs in the documents --------------------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    """A program as a document shows it, and what the document says that it prints."""
+
+    name: str
+    interpreter: str
+    tool: str
+    program: str
+    output: str
+
+
+def examples() -> list[Example]:
+    """The library's uses in the README, each before its output; the sessions of PROTOCOL.md, before one for all."""
+    blocks = FENCE.findall(section(README, "Library"))
+    kinds = [kind for kind, _ in blocks]
+    assert kinds == ["python", "text"] * 3, kinds
+    found = [
+        Example(name, "python", "", blocks[2 * n][1], blocks[2 * n + 1][1])
+        for n, name in enumerate(("library-run", "library-events", "library-config"))
+    ]
+    *sessions, (_, output) = FENCE.findall(section(PROTOCOL, "An example session"))
+    assert [kind for kind, _ in sessions] == ["sh", "sh", "python"]
+    for (kind, program), tool in zip(sessions, ("nc.openbsd", "socat", "")):
+        found.append(Example(f"session-{tool or kind}", kind, tool, program, output))
+    return found
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.name)
+def test_an_example_runs_and_prints_what_it_says(
+    example: Example, flavour: str, start_service: Callable[..., Service]
+) -> None:
+    if example.tool and shutil.which(example.tool, path=harness.SYSTEM_PATH) is None:
+        pytest.skip(f"{example.tool} is not installed")
+    service = start_service(flavour, {"service": {"socket_path": SOCKET}} if flavour == "root" else {})
+    project = write_tree(service.workspace / "app", {"Makefile": MAKEFILE}, service.caller)
+    named = {SOCKET: str(service.daemon.socket), PROJECT: str(project)}
+    if flavour == "root":
+        assert named == {name: name for name in named}, "the example runs as it stands"
+    assert run_example(example, named, service) == example.output
+
+
+def run_example(example: Example, named: Mapping[str, str], service: Service) -> str:
+    """Runs it as the caller, with the names that are other ones here replaced; returns what it printed."""
+    program = example.program
+    for name, here in named.items():
+        program = program.replace(name, here)
+    interpreter: Path | str = "sh"
+    if example.interpreter == "python":
+        interpreter = Path(harness.daemon_python_directory()) / "python3"
+    run = harness.run_as(
+        service.caller, [interpreter, "-c", program], "/", {"PYTHONPATH": str(TREE / "lib"), "PYTHONWARNINGS": "error"}
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
