@@ -6,6 +6,7 @@ The real program throughout, started as a user starts it.
 from __future__ import annotations
 
 import grp
+import itertools
 import os
 import select
 import shutil
@@ -532,8 +533,8 @@ def test_without_a_descriptor_for_the_next_caller_the_daemon_waits_and_goes_on(
 ) -> None:
     service = start_service(flavour)
     say(service, "@echo served")
-    used = max(int(name) for name in os.listdir(f"/proc/{service.daemon.pid}/fd")) + 1
-    before = limit(service, "RLIMIT_NOFILE", used)
+    used = {int(name) for name in os.listdir(f"/proc/{service.daemon.pid}/fd")}
+    before = limit(service, "RLIMIT_NOFILE", next(number for number in itertools.count() if number not in used))
     with RawCaller(service) as caller:
         caller.ask()
         service.daemon.await_log("ERROR build_service: cannot accept a caller reason=")

@@ -35,7 +35,9 @@ FILE_MODE = 0o100644
 PROGRAMS = {"build-cli": ("build_cli", 6), "build-service": ("build_service", 9)}
 
 # The client is started by -c and not as a file, as that spares it importing runpy at each start.
-CLIENT_START = """-I -S -c 'import sys
+CLIENT_START = """-I -S -c 'import _signal, sys
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 if sys.version_info < (3, 6):
     sys.exit("build-cli: Python 3.6 or later is needed, %s is %d.%d" % ((sys.executable,) + sys.version_info[:2]))
 here = sys.argv.pop(1)

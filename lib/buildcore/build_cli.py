@@ -13,12 +13,8 @@ try:
 except ImportError:
     import signal
 
-# From here on ^C ends this program as it would end make, not by Python's traceback; the build has its own catcher.
-if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-from . import __version__, client, protocol  # noqa: E402
-from .errors import BuildError  # noqa: E402
+from . import __version__, client, protocol
+from .errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
