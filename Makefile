@@ -16,7 +16,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 
 VENV       = .venv
 VENV_STAMP = $(VENV)/installed
-TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'ruff>=0.6' 'tomli; python_version < "3.11"'
+TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'ruff>=0.6' tomli
 SOURCES    = lib tests etc/packaging bin/build-cli bin/build-service
 
 DIST              = dist

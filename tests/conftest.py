@@ -1,4 +1,4 @@
-"""Fixtures of every test, and three watchmen: leaks, tests that hang, and tests that were skipped for lack of root."""
+"""Fixtures of every test, and three watchmen: leaks, tests that hang, and tests that were skipped where they must run."""
 
 from __future__ import annotations
 
@@ -37,15 +37,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=NEEDS_ROOT))
 
 
-def _skipped_for_root(config: pytest.Config) -> int:
+def _skipped(config: pytest.Config, reason: str = "") -> int:
+    """How many tests were skipped for a reason that holds `reason`."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    return sum(NEEDS_ROOT in str(report.longrepr) for report in reporter.stats.get("skipped", ())) if reporter else 0
+    return sum(reason in str(report.longrepr) for report in reporter.stats.get("skipped", ())) if reporter else 0
+
+
+def _wrongly_skipped(config: pytest.Config) -> int:
+    """How many tests were skipped that must run here: in CI all of them, for root those that need root."""
+    if os.environ.get("CI") == "true":
+        return _skipped(config)
+    return _skipped(config, NEEDS_ROOT) if os.geteuid() == 0 else 0
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    must_run = os.geteuid() == 0 or os.environ.get("CI") == "true"
-    if must_run and _skipped_for_root(session.config) and session.exitstatus == pytest.ExitCode.OK:
+    if _wrongly_skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     left = harness.descendants(os.getpid())
     if left:
@@ -55,11 +62,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    skipped = _skipped_for_root(config)
-    if skipped:
-        must_run = os.geteuid() == 0 or os.environ.get("CI") == "true"
-        verdict = "; here that is a failure" if must_run else ""
-        terminalreporter.write_line(f"{skipped} tests were skipped: each {NEEDS_ROOT}{verdict}", yellow=True)
+    for_root, wrongly = _skipped(config, NEEDS_ROOT), _wrongly_skipped(config)
+    if for_root:
+        terminalreporter.write_line(f"{for_root} tests were skipped: each {NEEDS_ROOT}", yellow=True)
+    if wrongly:
+        terminalreporter.write_line(f"{wrongly} skipped tests must run here: that is a failure", red=True)
 
 
 # --- watchmen -----------------------------------------------------------------------------------------------------
