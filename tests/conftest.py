@@ -1,4 +1,4 @@
-"""Fixtures of every test, and three watchmen: leaks, tests that hang, and tests that were skipped where they must run."""
+"""Fixtures of every test, and three watchmen: leaks, tests that hang, tests skipped that must run."""
 
 from __future__ import annotations
 
