@@ -5,10 +5,13 @@
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
 # make install     DESTDIR= PREFIX=/usr/local, and make uninstall
 
-PREFIX      = /usr/local
-SYSCONFDIR  = /etc
-UNITDIR     = /usr/lib/systemd/system
-TMPFILESDIR = /usr/lib/tmpfiles.d
+PREFIX        = /usr/local
+SYSCONFDIR    = /etc
+UNITDIR       = /usr/lib/systemd/system
+USERUNITDIR   = /usr/lib/systemd/user
+TMPFILESDIR   = /usr/lib/tmpfiles.d
+MANDIR        = $(PREFIX)/share/man
+COMPLETIONDIR = $(PREFIX)/share/bash-completion/completions
 
 # The first Python that is new enough; make PYTHON=... names another.
 PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
@@ -19,13 +22,27 @@ VENV_STAMP = $(VENV)/installed
 TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'ruff>=0.6' tomli
 SOURCES    = lib tests etc/packaging bin/build-cli bin/build-service
 
-DIST              = dist
-INSTALLED_BIN     = $(DESTDIR)$(PREFIX)/bin
-INSTALLED_SHARE   = $(DESTDIR)$(PREFIX)/share/build-service
-INSTALLED_CONFIG  = $(DESTDIR)$(SYSCONFDIR)/build-service
-INSTALLED_UNIT    = $(DESTDIR)$(UNITDIR)/build-service.service
-INSTALLED_TMPFILE = $(DESTDIR)$(TMPFILESDIR)/build-service.conf
-SHARED_FILES      = bin/make-wrapper.sh etc/config.toml etc/Containerfile.snippet README.md LICENSE
+DIST     = dist
+PROGRAMS = build-service build-cli
+SHARED   = bin/make-wrapper.sh etc/config.toml etc/Containerfile.snippet etc/selinux/build-service.cil README.md LICENSE
+
+BINDIR           = $(PREFIX)/bin
+SHAREDIR         = $(PREFIX)/share/build-service
+CONFIGDIR        = $(SYSCONFDIR)/build-service
+INSTALLED_CONFIG = $(DESTDIR)$(CONFIGDIR)/config.toml
+
+# What is installed besides the configuration: a directory and the files that go there.
+UNITS      = $(wildcard etc/systemd/*.s*)
+USERUNITS  = $(wildcard etc/systemd/user/*.s*)
+MAN1       = $(wildcard etc/man/*.1)
+MAN5       = $(wildcard etc/man/*.5)
+MAN8       = $(wildcard etc/man/*.8)
+COMPLETION = $(wildcard etc/completion/*)
+INSTALLED  = $(addprefix $(BINDIR)/,$(PROGRAMS)) $(addprefix $(SHAREDIR)/,$(notdir $(SHARED))) \
+	$(addprefix $(UNITDIR)/,$(notdir $(UNITS))) $(addprefix $(USERUNITDIR)/,$(notdir $(USERUNITS))) \
+	$(addprefix $(MANDIR)/man1/,$(notdir $(MAN1))) $(addprefix $(MANDIR)/man5/,$(notdir $(MAN5))) \
+	$(addprefix $(MANDIR)/man8/,$(notdir $(MAN8))) $(addprefix $(COMPLETIONDIR)/,$(notdir $(COMPLETION))) \
+	$(TMPFILESDIR)/build-service.conf
 
 .PHONY: help test lint types check-python demo bench dist install uninstall clean
 
@@ -61,23 +78,27 @@ dist: check-python
 	@$(PYTHON) etc/packaging/dist.py --output $(DIST) $(DIST_PYTHONS)
 
 install: dist
-	install -d $(INSTALLED_BIN) $(INSTALLED_SHARE) $(INSTALLED_CONFIG) $(dir $(INSTALLED_UNIT)) $(dir $(INSTALLED_TMPFILE))
-	install -m 0755 $(DIST)/build-service $(DIST)/build-cli $(INSTALLED_BIN)
-	install -m 0644 $(SHARED_FILES) $(INSTALLED_SHARE)
-	chmod 0755 $(INSTALLED_SHARE)/make-wrapper.sh
-	sed -e 's|/usr/local/|$(PREFIX)/|' -e 's|/etc/build-service|$(SYSCONFDIR)/build-service|' \
-		etc/build-service.service > $(INSTALLED_UNIT)
-	chmod 0644 $(INSTALLED_UNIT)
-	install -m 0644 etc/tmpfiles.d/build-service.conf $(INSTALLED_TMPFILE)
-	test -e $(INSTALLED_CONFIG)/config.toml || install -m 0644 etc/config.toml $(INSTALLED_CONFIG)/config.toml
-	@test -n "$(DESTDIR)" || echo "next: systemctl daemon-reload && systemctl enable --now build-service"
+	install -d $(sort $(dir $(addprefix $(DESTDIR),$(INSTALLED)))) $(DESTDIR)$(CONFIGDIR)
+	install -m 0755 $(addprefix $(DIST)/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
+	install -m 0644 $(wildcard $(SHARED)) $(DESTDIR)$(SHAREDIR)
+	chmod 0755 $(DESTDIR)$(SHAREDIR)/make-wrapper.sh
+	install -m 0644 $(UNITS) $(DESTDIR)$(UNITDIR)
+	install -m 0644 $(USERUNITS) $(DESTDIR)$(USERUNITDIR)
+	sed -i -e 's|/usr/local/|$(PREFIX)/|' -e 's|/etc/build-service|$(CONFIGDIR)|' \
+		$(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS))) $(addprefix $(DESTDIR)$(USERUNITDIR)/,$(notdir $(USERUNITS)))
+	install -m 0644 etc/tmpfiles.d/build-service.conf $(DESTDIR)$(TMPFILESDIR)
+	$(if $(MAN1),install -m 0644 $(MAN1) $(DESTDIR)$(MANDIR)/man1)
+	$(if $(MAN5),install -m 0644 $(MAN5) $(DESTDIR)$(MANDIR)/man5)
+	$(if $(MAN8),install -m 0644 $(MAN8) $(DESTDIR)$(MANDIR)/man8)
+	$(if $(COMPLETION),install -m 0644 $(COMPLETION) $(DESTDIR)$(COMPLETIONDIR))
+	test -e $(INSTALLED_CONFIG) || install -m 0644 etc/config.toml $(INSTALLED_CONFIG)
+	@test -n "$(DESTDIR)" || echo "next: systemctl daemon-reload && systemctl enable --now build-service.socket"
 
 # A config.toml that is still as installed goes; one that was changed stays, and so do the logs.
 uninstall:
-	if cmp -s $(INSTALLED_SHARE)/config.toml $(INSTALLED_CONFIG)/config.toml; then rm -f $(INSTALLED_CONFIG)/config.toml; fi
-	rm -f $(INSTALLED_BIN)/build-service $(INSTALLED_BIN)/build-cli $(INSTALLED_UNIT) $(INSTALLED_TMPFILE)
-	rm -f $(addprefix $(INSTALLED_SHARE)/,$(notdir $(SHARED_FILES)))
-	-rmdir $(INSTALLED_SHARE) $(INSTALLED_CONFIG) 2>/dev/null || true
+	if cmp -s $(DESTDIR)$(SHAREDIR)/config.toml $(INSTALLED_CONFIG); then rm -f $(INSTALLED_CONFIG); fi
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	-rmdir $(DESTDIR)$(SHAREDIR) $(DESTDIR)$(CONFIGDIR) 2>/dev/null || true
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

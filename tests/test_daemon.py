@@ -279,7 +279,7 @@ def test_until_it_is_opened_the_socket_is_its_owners_alone(daemon: Daemon) -> No
     """Python tells a hook of every chmod and chown before it is done: there the mode that bind(2) left is seen."""
     program = (
         "import os, sys\n"
-        "from buildcore import server\n"
+        "from buildcore import listener\n"
         "from buildcore.settings import Service\n"
         "path, group = sys.argv[1:]\n"
         "def look(event, args):\n"
@@ -287,7 +287,7 @@ def test_until_it_is_opened_the_socket_is_its_owners_alone(daemon: Daemon) -> No
         "        print(event, oct(os.stat(path).st_mode & 0o777))\n"
         "os.umask(0)\n"
         "sys.addaudithook(look)\n"
-        "server.listen(Service(socket_path=path, socket_group=group, socket_mode=0o666), private=False)\n"
+        "listener.bind(Service(socket_path=path, socket_group=group, socket_mode=0o666), private=False)\n"
         "print(oct(os.umask(0)))\n"
     )
     group = daemon.settings["service"]["socket_group"]
@@ -672,7 +672,7 @@ def test_a_second_sigterm_does_not_cut_the_ladder_short(flavour: str, start_serv
         os.kill(service.daemon.pid, signal.SIGTERM)
         caller.await_output("heard\n")
         os.kill(service.daemon.pid, signal.SIGTERM)
-        gate.open()
+        gate.open(2)  # make passes the signal on, so the recipe may hear it, and wait, twice
         caller.exit()
         assert "finished\n" in caller.text()
     assert await_exit(service.daemon.pid)

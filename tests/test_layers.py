@@ -21,7 +21,7 @@ LAYERS = {
     ERRORS: {"errors"},
     PURE: {"arguments", "jsontext", "policy", "protocol", "settings", "text"},
     KERNEL: {"linux", "processes", "signals"},
-    SYSTEM: {"cgroups", "config", "identity", "logs", "paths", "supervisor"},
+    SYSTEM: {"cgroups", "config", "identity", "listener", "logs", "notify", "paths", "reload", "supervisor"},
     ENTRY: {"build_cli", "build_service", "client", "link", "server", "session"},
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}

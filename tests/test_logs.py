@@ -285,13 +285,13 @@ def test_a_signal_that_comes_before_the_writer_is_ready_does_not_end_it_either(t
 
 def test_no_handler_of_the_arbiter_runs_in_the_writer(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    previous = signal.signal(signal.SIGUSR1, lambda *_: ran.touch())
+    previous = signal.signal(signal.SIGUSR2, lambda *_: ran.touch())
     try:
         log = opened(tmp_path / "log")
     finally:
-        signal.signal(signal.SIGUSR1, previous)
-    os.kill(log.writer_pid, signal.SIGUSR1)
-    assert finish(log) == -signal.SIGUSR1
+        signal.signal(signal.SIGUSR2, previous)
+    os.kill(log.writer_pid, signal.SIGUSR2)
+    assert finish(log) == -signal.SIGUSR2
     assert not ran.exists()
 
 
@@ -304,7 +304,7 @@ def test_the_writer_holds_nothing_of_the_arbiter(tmp_path: Path) -> None:
         held = sorted(os.readlink(path) for path in (directory / "fd").iterdir())
         assert held[:2] == ["/dev/null", "/dev/null"]
         assert held[2] == str(tmp_path / "log" / "build-service.log")
-        assert [re.sub(r"\d+", "", name) for name in held[3:]] == ["pipe:[]"] * 3 + ["socket:[]"]
+        assert [re.sub(r"\d+", "", name) for name in held[3:]] == ["pipe:[]"] * 5 + ["socket:[]"]
         assert f"socket:[{os.fstat(listener.fileno()).st_ino}]" not in held
         assert os.readlink(directory / "cwd") == "/"
         assert re.search(r"^Umask:\s*0077$", (directory / "status").read_text(), re.MULTILINE)

@@ -8,16 +8,23 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from . import __version__, cgroups, config, identity, logs, server, session
+from . import __version__, cgroups, config, identity, listener, logs, notify, reload, server, session
 from .errors import BuildError
 from .settings import Settings
 
 FAILURE = 1
+
+
+class UsageError(BuildError):
+    """The command line is not usable."""
+
+    kind = "usage"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,10 +32,13 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         _tidy_descriptors(options.ready_fd)
-        settings = _settings(options)
+        handover = reload.take(os.environ, os.getpid())
+        path = _config_path(options)
+        settings = _settings(options, path)
         if options.check_config:
             return _report(settings)
-        _serve(settings, options.ready_fd)
+        arguments = (*(["--user"] if options.user else []), *(["--config", path] if path else []))
+        _serve(settings, reload.Program(os.path.abspath(sys.argv[0]), arguments), handover, options.ready_fd)
     except BuildError as exc:
         for line in str(exc).splitlines():
             print(f"build-service: {line}", file=sys.stderr)
@@ -53,17 +63,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _config_path(options: argparse.Namespace) -> str | None:
+    """Return the absolute path of the configuration file; None for a single user's that is not there."""
     if not options.user:
-        return config.load(config.locate(options.config, os.environ), os.environ)
-    if identity.is_privileged():
-        raise server.ServerError("--user is for ordinary users: root serves everybody, without it")
-    defaults = user_defaults(os.environ, os.getuid())
-    path = options.config or os.environ.get("BUILD_SERVICE_CONFIG")
+        return os.path.abspath(config.locate(options.config, os.environ))
+    path = options.config or os.environ.get(config.CONFIG_VARIABLE)
     if path is None:
         path = os.path.join(_base(os.environ, "XDG_CONFIG_HOME", ".config"), "build-service", "config.toml")
-        if not os.path.exists(path):
-            return config.parse("", path, os.environ, defaults)
+        return path if os.path.exists(path) else None
+    return os.path.abspath(path)
+
+
+def _settings(options: argparse.Namespace, path: str | None) -> Settings:
+    if options.user and identity.is_privileged():
+        raise UsageError("--user is for ordinary users: root serves everybody, without it")
+    defaults = user_defaults(os.environ, os.getuid()) if options.user else Settings()
+    if path is None:
+        return config.parse("", environ=os.environ, defaults=defaults)
     return config.load(path, os.environ, defaults)
 
 
@@ -91,17 +107,14 @@ def _report(settings: Settings) -> int:
     return 0
 
 
-def _serve(settings: Settings, ready_fd: int | None) -> None:
+def _serve(
+    settings: Settings, program: reload.Program, handover: reload.Handover | None, ready_fd: int | None
+) -> None:
     only_uid = None if identity.is_privileged() else os.getuid()
-    listener, endpoint = server.listen(settings.service, private=only_uid is not None)
-    try:
-        if only_uid is not None and settings.logging.directory:
-            with suppress(OSError):  # what cannot be made here is named by the log itself
-                os.makedirs(settings.logging.directory, logs.DIRECTORY_MODE, exist_ok=True)
-        log = logs.start(settings.logging)
-    except BuildError:
-        endpoint.remove()
-        raise
+    if handover is None:
+        listening, endpoint, log = _begin(settings, private=only_uid is not None)
+    else:
+        listening, endpoint, log = _go_on(settings, handover, private=only_uid is not None)
     for warning in config.warnings(settings):
         log.warn("configuration warning", warning=warning)
     os.chdir("/")
@@ -113,9 +126,41 @@ def _serve(settings: Settings, ready_fd: int | None) -> None:
         only_uid=only_uid,
         cgroup=cgroups.delegated(),
     )
-    server.Arbiter(listener, endpoint, service).run(ready_fd)
+    manager = notify.Manager(os.environ, os.getpid())
+    sessions = () if handover is None else handover.sessions
+    server.Arbiter(listening, endpoint, service, manager, program, sessions).run(ready_fd)
     log.close()
     log.wait_writer()
+
+
+def _begin(settings: Settings, private: bool) -> tuple[socket.socket, listener.Endpoint, logs.Log]:
+    """Open the socket, unless systemd passed one, and the log."""
+    listening, endpoint = listener.passed(os.environ, os.getpid()) or listener.bind(settings.service, private)
+    try:
+        if private and settings.logging.directory:
+            with suppress(OSError):  # what cannot be made here is named by the log itself
+                os.makedirs(settings.logging.directory, logs.DIRECTORY_MODE, exist_ok=True)
+        return listening, endpoint, logs.start(settings.logging)
+    except BuildError:
+        endpoint.remove()
+        raise
+
+
+def _go_on(
+    settings: Settings, handover: reload.Handover, private: bool
+) -> tuple[socket.socket, listener.Endpoint, logs.Log]:
+    """Take over the socket and the log from the program that this process was before a reload."""
+    handover.pass_on(False)
+    log = logs.resume(settings.logging, handover.channel, handover.writer)
+    listening, endpoint = listener.adopt(handover.listener, handover.ours)
+    if endpoint.ours:
+        try:
+            endpoint.open_to(settings.service, private)
+        except BuildError as exc:
+            log.error("the socket keeps its group and mode", reason=exc)
+        if endpoint.path != settings.service.socket_path:
+            log.warn("service.socket_path counts from a restart on", socket=endpoint.path)
+    return listening, endpoint, log
 
 
 def _text(raw: bytes) -> str:
@@ -125,7 +170,7 @@ def _text(raw: bytes) -> str:
 def _tidy_descriptors(ready_fd: int | None) -> None:
     """Have 0, 1 and 2 open, and let no other inherited descriptor reach a build.
 
-    Raises ServerError when `ready_fd` is not open.
+    Raises UsageError when `ready_fd` is not open.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
@@ -134,7 +179,7 @@ def _tidy_descriptors(ready_fd: int | None) -> None:
         try:
             fcntl.fcntl(ready_fd, fcntl.F_GETFD)
         except (OSError, OverflowError, ValueError):
-            raise server.ServerError(f"--ready-fd {ready_fd}: not an open descriptor") from None
+            raise UsageError(f"--ready-fd {ready_fd}: not an open descriptor") from None
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             try:

@@ -10,7 +10,8 @@ is written.
             --- one byte for each dropped line, a pipe  ------>        `--> standard error, if asked
 
 The arbiter keeps the reading ends, so a writer that died is replaced (`restart_writer`) without any session
-noticing: what they send meanwhile waits in the socket.
+noticing: what they send meanwhile waits in the socket. In the same way a reload puts a writer with other settings in
+the place of the former one (`resume`), which SIGUSR1 tells to end after the line in its hands.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -32,6 +33,7 @@ from typing import NoReturn
 from . import text
 from .errors import BuildError
 from .settings import LEVELS, Logging
+from .signals import SignalQueue
 
 FILE_NAME = "build-service.log"
 TARGET = "build_service"
@@ -47,6 +49,7 @@ DIRECTORY_MODE = 0o700
 WRITER_UMASK = 0o077
 
 _STDERR = 2
+_RETIRE = signal.SIGUSR1
 _BATCH_LINES = 256  # lines written before the drops are looked at again
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -82,6 +85,15 @@ class _Channel:
     drop_sender: int
     drop_receiver: int
 
+    def descriptors(self) -> tuple[int, int, int, int]:
+        """In the order in which `of` takes them."""
+        return self.sender.fileno(), self.receiver.fileno(), self.drop_sender, self.drop_receiver
+
+    @classmethod
+    def of(cls, descriptors: Sequence[int]) -> _Channel:
+        sender, receiver, drop_sender, drop_receiver = descriptors
+        return cls(socket.socket(fileno=sender), socket.socket(fileno=receiver), drop_sender, drop_receiver)
+
     def close(self) -> None:
         # The socket first: the writer takes its end for "no more drops either".
         self.sender.close()
@@ -98,6 +110,8 @@ class Log:
 
     def __init__(self, config: Logging, channel: _Channel, writer_pid: int) -> None:
         self.writer_pid = writer_pid
+        self.retires = False
+        """Whether the writer was told to end, so that its end is no fault."""
         self._config = config
         self._channel = channel
         self._levels = LEVELS[: LEVELS.index(config.level) + 1]
@@ -124,7 +138,18 @@ class Log:
         LogError when there can be no process; the senders go on regardless, and the call can be made again.
         """
         self.writer_pid = _fork_writer(self._config, self._channel)
+        self.retires = False
         return self.writer_pid
+
+    def descriptors(self) -> tuple[int, ...]:
+        """For the arbiter that reloads: what `resume` takes in the program that it becomes."""
+        return self._channel.descriptors()
+
+    def retire_writer(self) -> None:
+        """For the arbiter after a reload: have the former writer end; `restart_writer` is due when it has."""
+        self.retires = True
+        if self.writer_pid:
+            os.kill(self.writer_pid, _RETIRE)
 
     def in_child(self) -> None:
         """For a forked session: close the end that only the arbiter and the writer need.
@@ -167,21 +192,38 @@ def start(config: Logging) -> Log:
     can be no writer process.
     """
     _fill_standard_descriptors()
-    if config.directory:
-        # The writer leaves this directory.
-        config = replace(config, directory=os.path.abspath(config.directory))
-        file = _File(config)
-        try:
-            file.open()
-        except OSError as exc:
-            raise LogError(f"cannot open the log file {text.escape(file.path)}: {_reason(exc)}") from exc
-        file.close()
+    config = _proved(config)
     channel = _open_channel()
     try:
         return Log(config, channel, _fork_writer(config, channel))
     except LogError:
         channel.close()
         raise
+
+
+def resume(config: Logging, descriptors: Sequence[int], writer_pid: int) -> Log:
+    """Return what to log through after a reload, on the channel that the former program opened.
+
+    `writer_pid` is its writer, a child that was not reaped yet, or 0 for none. It is told to end, and its successor,
+    which writes as `config` says, is for the arbiter to start (`restart_writer`) when it has.
+    """
+    log = Log(config, _Channel.of(descriptors), writer_pid)
+    log.retire_writer()
+    return log
+
+
+def _proved(config: Logging) -> Logging:
+    """Return `config` with an absolute directory (the writer leaves this one), after its file could be opened."""
+    if not config.directory:
+        return config
+    config = replace(config, directory=os.path.abspath(config.directory))
+    file = _File(config)
+    try:
+        file.open()
+    except OSError as exc:
+        raise LogError(f"cannot open the log file {text.escape(file.path)}: {_reason(exc)}") from exc
+    file.close()
+    return config
 
 
 def _line(level: str, message: str, fields: dict[str, object]) -> bytes:
@@ -296,13 +338,14 @@ class _Writer:
         poll = select.poll()
         poll.register(self._receiver, select.POLLIN)
         poll.register(self._drop_receiver, select.POLLIN)
-        while True:
+        retired = SignalQueue((_RETIRE,))
+        poll.register(retired, select.POLLIN)
+        more = True
+        while more and not retired.take():
             poll.poll()  # whichever it was, and be it a hang-up: both are looked at
             more = self._write_batch()
             # When the last sender is gone, all that it ever counted is in the pipe.
             self._report_drops()
-            if not more:
-                break
         for output in self._outputs:
             output.report()
 

@@ -1,4 +1,4 @@
-"""The arbiter: listens, forks a session per caller, reaps, and ends in order. It reads no byte of any caller.
+"""The arbiter: listens, forks a session per caller, reaps, reloads, and ends in order. It reads no byte of any caller.
 
 `socketserver.ForkingMixIn` on a Unix stream server, with its loop replaced by one that sleeps until a caller,
 a signal or an ended child wakes it, and its `max_children` wait removed: the arbiter never waits for a build
@@ -9,30 +9,26 @@ or a caller. `service.prefork` sessions are forked ahead and are handed their co
 from __future__ import annotations
 
 import errno
-import fcntl
 import gc
-import grp
 import os
 import selectors
 import signal
 import socket
 import socketserver
-import stat
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from . import cgroups, protocol, session, signals
+from . import __version__, cgroups, protocol, session, signals
+from . import reload as reloading
 from .errors import BuildError
 from .link import STOPPING
-from .settings import Service as ServiceSettings
-from .text import escape
+from .listener import Endpoint
+from .notify import Manager
 
-LISTEN_BACKLOG = 1024
 ACCEPT_PAUSE_SEC = 0.2
 """How long the arbiter leaves new callers waiting after the machine had no descriptor or memory for one."""
 
@@ -42,78 +38,48 @@ WRITER_PAUSE_SEC = 1.0
 SESSION_MARGIN_SEC = 10.0
 """What sessions get beyond the ladder to end their builds, before the arbiter kills them as it stops."""
 
+TRIAL_SEC = 60.0
+"""How long the installed program may take to check its configuration in a reload."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class ServerError(BuildError):
-    """The service cannot start; the text says why, in one line."""
-
-    kind = "server"
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """The socket file of a listening server: where it is, and which one it is (stat(2))."""
-
-    path: str
-    device: int
-    inode: int
-
-    def remove(self) -> None:
-        """Remove the socket file, unless another server has put its own in its place."""
-        try:
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == (self.device, self.inode):
-                os.unlink(self.path)
-        except OSError:
-            pass
-
-
-def listen(settings: ServiceSettings, private: bool) -> tuple[socket.socket, Endpoint]:
-    """Bind the service's socket and return it, listening, with its file. Raises ServerError.
-
-    The file is made under umask 0077 and opened to `socket_group` and `socket_mode` afterwards, or to nobody
-    but this user when the service is `private`. A socket file that nobody listens on is replaced; a live
-    server's, or anything that is no socket, never is.
-    """
-    path = settings.socket_path
-    directory = os.path.dirname(path)
-    group = None if private else _group_id(settings.socket_group)
-    try:
-        if not os.path.isdir(directory):
-            os.mkdir(directory, 0o700 if private else 0o755)
-        with _only_binder(directory):
-            _clear_stale(path)
-            listener = _bind(path)
-            made = os.lstat(path)
-            if group is not None:
-                os.chown(path, -1, group)
-            os.chmod(path, 0o600 if private else settings.socket_mode)
-            listener.listen(LISTEN_BACKLOG)
-    except OSError as exc:
-        raise ServerError(f"cannot listen on {escape(path)}: {exc.strerror or exc}") from exc
-    return listener, Endpoint(path, made.st_dev, made.st_ino)
-
-
 class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    """Serves callers on `listener` until SIGTERM or SIGINT; `run` is its whole life."""
+    """Serves callers on `listener` until SIGTERM or SIGINT; `run` is its whole life.
+
+    On SIGHUP it becomes `program`, where it knows one. `sessions` are those that it had before it did so.
+    """
 
     timeout = 0.0  # handle_request is called when a caller is there, and must not wait for another
     block_on_close = False
 
-    def __init__(self, listener: socket.socket, endpoint: Endpoint, service: session.Service) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        endpoint: Endpoint,
+        service: session.Service,
+        manager: Manager,
+        program: reloading.Program | None = None,
+        sessions: Iterable[int] = (),
+    ) -> None:
         super().__init__(endpoint.path, socketserver.BaseRequestHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         listener.setblocking(False)
         self._endpoint = endpoint
         self._service = service
+        self._manager = manager
+        self._program = program
         self._queue = signals.SignalQueue(_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a reload held them back until here
+        self._selector = selectors.DefaultSelector()
+        self._due: dict[Callable[[], None], float] = {}  # what is to be done later, and when
         self._idle: dict[int, socket.socket] = {}  # pid of a session forked ahead -> our end of its channel
-        self._sessions: set[int] = set()
-        self._listens_again: float | None = None  # when, after the machine had run out of something
-        self._writer_starts: float | None = None  # when the log gets its next writer, after one ended
+        self._sessions = set(sessions)
+        self._trial: reloading.Trial | None = None
+        self._tries_again = False
+        self._told_builds = -1
         self._ready_fd: int | None = None  # until the line on it is written
         self._stopping = False
 
@@ -124,47 +90,78 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         """
         gc.collect()
         gc.freeze()  # so that the collector of a forked session touches, and copies, none of these pages
-        self._service.log.info("build-service listens", socket=self._endpoint.path, pid=os.getpid())
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._queue, selectors.EVENT_READ)
-            selector.register(self.socket, selectors.EVENT_READ)
+        self._service.log.info(
+            "build-service listens",
+            socket=self._endpoint.path,
+            pid=os.getpid(),
+            version=__version__,
+            builds=len(self._sessions) or None,
+        )
+        with self._selector:
+            self._selector.register(self._queue, selectors.EVENT_READ)
+            self._selector.register(self.socket, selectors.EVENT_READ)
             self._ready_fd = ready_fd
+            if self._service.log.writer_pid == 0:
+                self._restart_log_writer()
+            self._reap()  # what ended while a reload held SIGCHLD back
             self._fork_ahead()
-            if ready_fd is not None:
-                with suppress(OSError):  # nobody waits any more
-                    os.write(ready_fd, b"ready\n")
-                os.close(ready_fd)
-                self._ready_fd = None
+            self._tell_ready()
             while not self._stopping:
-                self._serve_once(selector)
+                self._serve_once()
         self._stop()
 
-    def _serve_once(self, selector: selectors.BaseSelector) -> None:
-        deadlines = [at for at in (self._listens_again, self._writer_starts) if at is not None]
-        wait = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        ready = [key.fileobj for key, _ in selector.select(wait)]
+    def _tell_ready(self) -> None:
+        if self._ready_fd is not None:
+            with suppress(OSError):  # nobody waits any more
+                os.write(self._ready_fd, b"ready\n")
+            os.close(self._ready_fd)
+            self._ready_fd = None
+        if not self._manager.tell("READY=1"):
+            self._service.log.warn("the service manager does not listen at NOTIFY_SOCKET")
+        self._tell_builds()
+        if self._manager.watchdog_sec is not None:
+            self._kick_watchdog()
+
+    def _tell_builds(self) -> None:
+        builds = len(self._sessions)
+        if builds != self._told_builds:
+            self._told_builds = builds
+            self._manager.tell(f"STATUS={builds} {'build' if builds == 1 else 'builds'} running")
+
+    def _kick_watchdog(self) -> None:
+        assert self._manager.watchdog_sec is not None
+        self._manager.tell("WATCHDOG=1")
+        self._do_in(self._manager.watchdog_sec, self._kick_watchdog)
+
+    def _do_in(self, seconds: float, action: Callable[[], None]) -> None:
+        self._due[action] = time.monotonic() + seconds
+
+    def _serve_once(self) -> None:
+        wait = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        ready = [key.fileobj for key, _ in self._selector.select(wait)]
         self._hear_signals()
         if self._stopping:
             return
         if self.socket in ready:
             self.handle_request()
-            if self._listens_again is not None:
-                selector.unregister(self.socket)
         now = time.monotonic()
-        if self._listens_again is not None and now >= self._listens_again:
-            self._listens_again = None
-            selector.register(self.socket, selectors.EVENT_READ)
-        if self._writer_starts is not None and now >= self._writer_starts:
-            self._writer_starts = None
-            self._restart_log_writer()
+        for action in [action for action, at in self._due.items() if at <= now]:
+            del self._due[action]
+            action()
         self._fork_ahead()
+        self._tell_builds()
 
     def _hear_signals(self) -> None:
         came = self._queue.take()
         if signal.SIGCHLD in came:
             self._reap()
+        if signal.SIGHUP in came:
+            self._try_installed()
         if signal.SIGTERM in came or signal.SIGINT in came:
             self._stopping = True
+
+    def _listen_again(self) -> None:
+        self._selector.register(self.socket, selectors.EVENT_READ)
 
     # --- what socketserver calls ---
 
@@ -174,7 +171,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         except OSError as exc:
             if exc.errno in _EXHAUSTED:
                 self._service.log.error("cannot accept a caller", reason=exc.strerror)
-                self._listens_again = time.monotonic() + ACCEPT_PAUSE_SEC
+                self._selector.unregister(self.socket)
+                self._do_in(ACCEPT_PAUSE_SEC, self._listen_again)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -262,13 +260,17 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     def _become_session(self) -> None:
         """In a forked session: let go of everything that is the arbiter's."""
         self.socket.close()
-        for channel in self._idle.values():
-            channel.close()
+        self._hang_up_on_idle()
         self._idle.clear()
         if self._ready_fd is not None:
             os.close(self._ready_fd)
         self._queue.close()
         self._service.log.in_child()
+
+    def _hang_up_on_idle(self) -> None:
+        """Close the channels of the sessions forked ahead: they end."""
+        for channel in self._idle.values():
+            channel.close()
 
     def _reap(self) -> None:
         while True:
@@ -282,7 +284,10 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def _ended(self, pid: int, status: int) -> None:
         if pid == self._service.log.writer_pid:
-            self._writer_starts = time.monotonic() + WRITER_PAUSE_SEC
+            self._do_in(0.0 if self._service.log.retires else WRITER_PAUSE_SEC, self._restart_log_writer)
+            return
+        if self._trial is not None and pid == self._trial.pid:
+            self._end_trial(status)
             return
         self._sessions.discard(pid)
         if self.active_children:
@@ -298,28 +303,93 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
                 cgroups.remove(group)
 
     def _restart_log_writer(self) -> None:
+        planned = self._service.log.retires
         try:
             self._service.log.restart_writer()
-            self._service.log.error("the log writer had ended and was started again")
+            if not planned:
+                self._service.log.error("the log writer had ended and was started again")
         except BuildError:  # no process for it: lines wait in its socket meanwhile
-            self._writer_starts = time.monotonic() + WRITER_PAUSE_SEC
+            self._do_in(WRITER_PAUSE_SEC, self._restart_log_writer)
+
+    # --- reload ---
+
+    def _try_installed(self) -> None:
+        """Try the installed program; when it ended well, this process becomes it."""
+        if self._program is None:
+            self._service.log.error("cannot reload: the installed program is not known")
+        elif self._trial is not None:  # it may have read its file before the last change
+            self._tries_again = True
+            self._kill_trial()
+        else:
+            self._manager.tell_reloading()
+            self._service.log.info("build-service reloads", program=self._program.path)
+            try:
+                self._trial = reloading.Trial(self._program, self._handover())
+                self._do_in(TRIAL_SEC, self._kill_trial)
+            except BuildError as exc:
+                self._refuse_reload((str(exc),))
+
+    def _kill_trial(self) -> None:
+        if self._trial is not None:
+            os.kill(self._trial.pid, signal.SIGKILL)
+
+    def _end_trial(self, status: int) -> None:
+        assert self._trial is not None and self._program is not None
+        self._due.pop(self._kill_trial, None)
+        faults, self._trial = self._trial.faults(status), None
+        if self._stopping:
+            return
+        if self._tries_again:
+            self._tries_again = False
+            self._try_installed()
+        elif faults:
+            self._refuse_reload(faults)
+        else:
+            self._become_installed(self._program)
+
+    def _become_installed(self, program: reloading.Program) -> None:
+        self._hang_up_on_idle()
+        self._idle.clear()
+        try:
+            reloading.become(program, self._handover(), _SIGNALS)
+        except BuildError as exc:
+            self._refuse_reload((str(exc),))
+
+    def _refuse_reload(self, faults: Sequence[str]) -> None:
+        for fault in faults:
+            self._service.log.error("reload refused, everything stays as it was", fault=fault)
+        self._manager.tell("READY=1", f"STATUS=reload refused: {faults[0]}")
+        self._told_builds = len(self._sessions)  # the status stays until a build starts or ends
+
+    def _handover(self) -> reloading.Handover:
+        log = self._service.log
+        return reloading.Handover(
+            pid=os.getpid(),
+            listener=self.socket.fileno(),
+            ours=self._endpoint.ours,
+            channel=log.descriptors(),
+            writer=0 if self._restart_log_writer in self._due else log.writer_pid,
+            sessions=tuple(sorted(self._sessions)),
+        )
+
+    # --- the end ---
 
     def _stop(self) -> None:
         """Take no more callers, have every session end its build, and wait until all are gone."""
-        if self._writer_starts is not None:
+        patience_sec = self._service.settings.build.timeouts.grace_sec + SESSION_MARGIN_SEC
+        builds = len(self._sessions)
+        self._manager.tell(
+            "STOPPING=1", f"STATUS=stopping, {builds} builds to end", f"EXTEND_TIMEOUT_USEC={round(patience_sec * 2e6)}"
+        )
+        if self._restart_log_writer in self._due:
             self._restart_log_writer()
-        self._service.log.info("build-service stops", builds=len(self._sessions))
-        self._endpoint.remove()
-        with suppress(OSError):  # until none waits any more
-            while True:
-                connection, _ = self.socket.accept()
-                _turn_away(connection, STOPPING)
-                connection.close()
+        self._kill_trial()
+        self._service.log.info("build-service stops", builds=builds)
+        if self._endpoint.ours:
+            self._turn_away_the_waiting()
         self.socket.close()
-        for channel in self._idle.values():
-            channel.close()
-        grace_sec = self._service.settings.build.timeouts.grace_sec
-        deadline = time.monotonic() + grace_sec + SESSION_MARGIN_SEC
+        self._hang_up_on_idle()
+        deadline = time.monotonic() + patience_sec
         _signal_all(self._sessions, signal.SIGTERM)
         with selectors.DefaultSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ)
@@ -333,58 +403,14 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._service.log.info("build-service stopped")
         self._queue.close()
 
-
-def _group_id(name: str) -> int | None:
-    """Return the gid of the group `name`, None for no name; raises ServerError."""
-    if not name:
-        return None
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ServerError(f"service.socket_group: there is no group {escape(name)} on this host") from None
-
-
-@contextmanager
-def _only_binder(directory: str) -> Iterator[None]:
-    """Hold a lock on the socket's directory, so that of two servers that start at once one finds the other."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _clear_stale(path: str) -> None:
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ServerError(f"cannot listen on {escape(path)}: it exists and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:
-            pass  # somebody listens, and is busy
-    raise ServerError(f"cannot listen on {escape(path)}: a build-service is listening there already")
-
-
-def _bind(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o077)
-    try:
-        listener.bind(path)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(umask)
-    return listener
+    def _turn_away_the_waiting(self) -> None:
+        """Remove the socket and tell who waits in its queue; a socket that somebody else holds keeps them for us."""
+        self._endpoint.remove()
+        with suppress(OSError):  # until none waits any more
+            while True:
+                connection, _ = self.socket.accept()
+                _turn_away(connection, STOPPING)
+                connection.close()
 
 
 @contextmanager
