@@ -300,7 +300,8 @@ class Daemon:
 
     `settings` go over defaults that suit a test; `user` starts it as that user, a single-user service. `arguments`
     follow the command line; `programs` is the directory of the daemon's and the client's program. Leaving the block
-    stops it by SIGTERM and asserts that it ended well.
+    stops it by SIGTERM and asserts that it ended well. `launcher` goes before the command line, with the descriptors
+    `pass_fds` open; then the socket may be somebody else's, who removes it.
     """
 
     def __init__(
@@ -311,7 +312,11 @@ class Daemon:
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         programs: Path = BIN,
+        launcher: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
+        self._launcher = launcher
+        self._pass_fds = list(pass_fds)
         self.user = user or current_user()
         self.programs = programs
         self.directory = open_directory(self.user)
@@ -361,10 +366,10 @@ class Daemon:
                 options = ["--config", str(self.config), "--ready-fd", str(writer), *self._arguments]
                 self._process = popen_as(
                     self.user,
-                    [program, *options],
+                    [*self._launcher, program, *options],
                     cwd="/",
                     env={"PATH": daemon_path(), **self._env},
-                    pass_fds=[writer],
+                    pass_fds=[writer, *self._pass_fds],
                     stdin=subprocess.DEVNULL,
                     stdout=errors,
                     stderr=errors,
@@ -396,7 +401,7 @@ class Daemon:
         assert code == 0, f"the daemon ended with {code}\n{self.errors()}"
         assert not zombies, f"the daemon did not reap {zombies}"
         assert "Traceback" not in self.errors(), self.errors()
-        assert not self.socket.exists(), f"{self.socket} is still there"
+        assert self._launcher or not self.socket.exists(), f"{self.socket} is still there"
 
     def kill(self) -> None:
         """SIGKILL to the arbiter alone, if it still runs."""
@@ -413,18 +418,23 @@ class Daemon:
         """What the log holds by now; the writer is a process of its own, so a line may still be on its way."""
         return self.log_path.read_text(errors="surrogateescape").splitlines() if self.log_path.exists() else []
 
-    def await_log(self, pattern: str, seconds: float = PATIENCE_SEC) -> str:
-        """Waits for a line of the log that matches, and returns it."""
+    def await_log(self, pattern: str, seconds: float = PATIENCE_SEC, count: int = 1) -> str:
+        """Waits until `count` lines of the log match, and returns the last of them."""
         self.log_path.parent.mkdir(exist_ok=True)
         give(self.log_path.parent, self.user)
 
         def found() -> str | None:
-            return next((line for line in self.log_lines() if re.search(pattern, line)), None)
+            lines = [line for line in self.log_lines() if re.search(pattern, line)]
+            return lines[count - 1] if len(lines) >= count else None
 
         try:
             return str(await_in_directory(self.log_path.parent, found, seconds))
         except AssertionError as exc:
             raise AssertionError(f"no log line {pattern!r} in\n" + "\n".join(self.log_lines())) from exc
+
+    def await_error(self, pattern: str) -> None:
+        """Waits until its stderr matches."""
+        await_in_directory(self.directory, lambda: re.search(pattern, self.errors()))
 
     def remove(self) -> None:
         """Removes its directory."""

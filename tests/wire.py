@@ -201,6 +201,13 @@ def reap_orphans(pids: Iterable[int]) -> None:
             os.waitpid(pid, os.WNOHANG)
 
 
+def reap_adopted() -> None:
+    """Reaps what ended and came to this process because its parent was killed."""
+    for process in descendants(os.getpid()):
+        if process.state == "Z" and process.parent == os.getpid():
+            os.waitpid(process.pid, 0)
+
+
 def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> bool:
     """Waits until the daemon has no build and no session but those forked ahead; False when that does not come."""
     deadline = time.monotonic() + seconds

@@ -32,11 +32,13 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         _tidy_descriptors(options.ready_fd)
-        handover = reload.take(os.environ, os.getpid())
+        handover = reload.take(os.environ)
         path = _config_path(options)
         settings = _settings(options, path)
         if options.check_config:
-            return _report(settings)
+            return _report(settings, is_trial=handover is not None)
+        if handover is not None and handover.pid != os.getpid():
+            handover = None
         arguments = (*(["--user"] if options.user else []), *(["--config", path] if path else []))
         _serve(settings, reload.Program(os.path.abspath(sys.argv[0]), arguments), handover, options.ready_fd)
     except BuildError as exc:
@@ -100,10 +102,12 @@ def _base(environ: Mapping[str, str], name: str, below_home: str) -> str:
     return environ.get(name) or os.path.join(os.path.expanduser("~"), below_home)
 
 
-def _report(settings: Settings) -> int:
+def _report(settings: Settings, is_trial: bool) -> int:
     for warning in config.warnings(settings):
         print(f"build-service: warning: {warning}", file=sys.stderr)
     print("configuration is valid")
+    if is_trial:
+        print(sys.executable)
     return 0
 
 
@@ -127,8 +131,7 @@ def _serve(
         cgroup=cgroups.delegated(),
     )
     manager = notify.Manager(os.environ, os.getpid())
-    sessions = () if handover is None else handover.sessions
-    server.Arbiter(listening, endpoint, service, manager, program, sessions).run(ready_fd)
+    server.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)
     log.close()
     log.wait_writer()
 

@@ -21,7 +21,7 @@ from .errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Union
+    from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
 DEFAULT_SOCKETS = ("/run/build-service/build-service.sock", "/run/build-service.sock")
 SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
@@ -105,23 +105,28 @@ class Connection:
 
 def connect(path: "Optional[str]" = None) -> Connection:
     """Connect to the service at the socket `path`, by default $BUILD_SERVICE_SOCKET, else at the first of
-    DEFAULT_SOCKETS that answers.
+    `default_sockets` that answers.
 
     Raises ConnectError with the line for the user.
     """
-    failure: "Optional[ConnectError]" = None
     path = path or os.environ.get(SOCKET_VARIABLE)
-    for candidate in (path,) if path else DEFAULT_SOCKETS:
+    refusal = None
+    for candidate in (path,) if path else default_sockets():
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(candidate)
             return Connection(connection)
         except OSError as exc:
             connection.close()
-            error = _connect_error(candidate, exc)
-        if failure is None or failure.missing:
-            failure = error
-    raise failure or ConnectError("no socket to connect to")
+            if exc.errno not in ABSENT:
+                refusal = refusal or _refusal(candidate, exc)
+    raise refusal or ConnectError("build-service socket not found at %s" % (path or DEFAULT_SOCKETS[-1]), missing=True)
+
+
+def default_sockets() -> "Tuple[str, ...]":
+    """Return where a service may listen: DEFAULT_SOCKETS, and behind them this user's own (`build-service --user`)."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return DEFAULT_SOCKETS + ((runtime + "/build-service/build-service.sock",) if runtime else ())
 
 
 def run(
@@ -181,9 +186,7 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _connect_error(path: str, exc: OSError) -> ConnectError:
-    if exc.errno in ABSENT:
-        return ConnectError("build-service socket not found at %s" % path, missing=True)
+def _refusal(path: str, exc: OSError) -> ConnectError:
     reason = exc.strerror or str(exc)
     hint = "; in a container, --group-add keep-groups is needed" if exc.errno == errno.EACCES else ""
     return ConnectError("cannot connect to build-service: %s (%s%s)" % (reason, path, hint))

@@ -146,10 +146,12 @@ class Log:
         return self._channel.descriptors()
 
     def retire_writer(self) -> None:
-        """For the arbiter after a reload: have the former writer end; `restart_writer` is due when it has."""
+        """For the arbiter after a reload: have the former writer, a child that was not reaped yet, end.
+
+        `restart_writer` is due when it has.
+        """
         self.retires = True
-        if self.writer_pid:
-            os.kill(self.writer_pid, _RETIRE)
+        os.kill(self.writer_pid, _RETIRE)
 
     def in_child(self) -> None:
         """For a forked session: close the end that only the arbiter and the writer need.
@@ -204,12 +206,9 @@ def start(config: Logging) -> Log:
 def resume(config: Logging, descriptors: Sequence[int], writer_pid: int) -> Log:
     """Return what to log through after a reload, on the channel that the former program opened.
 
-    `writer_pid` is its writer, a child that was not reaped yet, or 0 for none. It is told to end, and its successor,
-    which writes as `config` says, is for the arbiter to start (`restart_writer`) when it has.
+    `writer_pid` is its writer, which writes as the former configuration said. It goes on until `Log.retire_writer`.
     """
-    log = Log(config, _Channel.of(descriptors), writer_pid)
-    log.retire_writer()
-    return log
+    return Log(config, _Channel.of(descriptors), writer_pid)
 
 
 def _proved(config: Logging) -> Logging:

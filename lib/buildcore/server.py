@@ -18,7 +18,7 @@ import socketserver
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -48,7 +48,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     """Serves callers on `listener` until SIGTERM or SIGINT; `run` is its whole life.
 
-    On SIGHUP it becomes `program`, where it knows one. `sessions` are those that it had before it did so.
+    On SIGHUP it becomes `program`, where it knows one; `handover` is what the process was before it did so.
     """
 
     timeout = 0.0  # handle_request is called when a caller is there, and must not wait for another
@@ -61,7 +61,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         service: session.Service,
         manager: Manager,
         program: reloading.Program | None = None,
-        sessions: Iterable[int] = (),
+        handover: reloading.Handover | None = None,
     ) -> None:
         super().__init__(endpoint.path, socketserver.BaseRequestHandler, bind_and_activate=False)
         self.socket.close()
@@ -76,7 +76,9 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._selector = selectors.DefaultSelector()
         self._due: dict[Callable[[], None], float] = {}  # what is to be done later, and when
         self._idle: dict[int, socket.socket] = {}  # pid of a session forked ahead -> our end of its channel
-        self._sessions = set(sessions)
+        self._handed_over = handover
+        self._sessions: set[int] = set()
+        self._ending: set[int] = set()  # sessions forked ahead that were hung up on
         self._trial: reloading.Trial | None = None
         self._tries_again = False
         self._told_builds = -1
@@ -90,6 +92,30 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         """
         gc.collect()
         gc.freeze()  # so that the collector of a forked session touches, and copies, none of these pages
+        with self._selector:
+            self._selector.register(self._queue, selectors.EVENT_READ)
+            self._selector.register(self.socket, selectors.EVENT_READ)
+            self._ready_fd = ready_fd
+            if self._handed_over is not None:
+                self._go_on(self._handed_over)
+            else:
+                self._log_start()
+            self._fork_ahead()
+            self._tell_ready()
+            while not self._stopping:
+                self._serve_once()
+        self._stop()
+
+    def _go_on(self, handover: reloading.Handover) -> None:
+        """After a reload: take note of what ended meanwhile, and let the next log writer write, as it is to now."""
+        self._sessions, self._ending = set(handover.sessions), set(handover.ending)
+        self._reap()
+        if self._restart_log_writer in self._due or not handover.writer:
+            self._do_in(0.0, self._restart_log_writer)
+        else:
+            self._service.log.retire_writer()
+
+    def _log_start(self) -> None:
         self._service.log.info(
             "build-service listens",
             socket=self._endpoint.path,
@@ -97,18 +123,6 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             version=__version__,
             builds=len(self._sessions) or None,
         )
-        with self._selector:
-            self._selector.register(self._queue, selectors.EVENT_READ)
-            self._selector.register(self.socket, selectors.EVENT_READ)
-            self._ready_fd = ready_fd
-            if self._service.log.writer_pid == 0:
-                self._restart_log_writer()
-            self._reap()  # what ended while a reload held SIGCHLD back
-            self._fork_ahead()
-            self._tell_ready()
-            while not self._stopping:
-                self._serve_once()
-        self._stop()
 
     def _tell_ready(self) -> None:
         if self._ready_fd is not None:
@@ -261,7 +275,6 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         """In a forked session: let go of everything that is the arbiter's."""
         self.socket.close()
         self._hang_up_on_idle()
-        self._idle.clear()
         if self._ready_fd is not None:
             os.close(self._ready_fd)
         self._queue.close()
@@ -271,6 +284,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         """Close the channels of the sessions forked ahead: they end."""
         for channel in self._idle.values():
             channel.close()
+        self._ending |= set(self._idle)
+        self._idle.clear()
 
     def _reap(self) -> None:
         while True:
@@ -287,9 +302,10 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             self._do_in(0.0 if self._service.log.retires else WRITER_PAUSE_SEC, self._restart_log_writer)
             return
         if self._trial is not None and pid == self._trial.pid:
-            self._end_trial(status)
+            self._end_trial(self._trial, status)
             return
         self._sessions.discard(pid)
+        self._ending.discard(pid)
         if self.active_children:
             self.active_children.discard(pid)
         channel = self._idle.pop(pid, None)
@@ -303,59 +319,63 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
                 cgroups.remove(group)
 
     def _restart_log_writer(self) -> None:
-        planned = self._service.log.retires
         try:
             self._service.log.restart_writer()
-            if not planned:
-                self._service.log.error("the log writer had ended and was started again")
         except BuildError:  # no process for it: lines wait in its socket meanwhile
             self._do_in(WRITER_PAUSE_SEC, self._restart_log_writer)
+            return
+        if self._handed_over is None:
+            self._service.log.error("the log writer had ended and was started again")
+        else:  # the first one after a reload
+            self._handed_over = None
+            self._log_start()
 
     # --- reload ---
 
     def _try_installed(self) -> None:
-        """Try the installed program; when it ended well, this process becomes it."""
-        if self._program is None:
-            self._service.log.error("cannot reload: the installed program is not known")
-        elif self._trial is not None:  # it may have read its file before the last change
+        """Try the installed program; when that ends well, this process becomes it."""
+        if self._trial is not None:  # it may have read its file before the last change
             self._tries_again = True
             self._kill_trial()
-        else:
-            self._manager.tell_reloading()
+            return
+        self._manager.tell_reloading()
+        try:
+            if self._program is None:
+                raise reloading.ReloadError("the installed program is not known")
             self._service.log.info("build-service reloads", program=self._program.path)
-            try:
-                self._trial = reloading.Trial(self._program, self._handover())
-                self._do_in(TRIAL_SEC, self._kill_trial)
-            except BuildError as exc:
-                self._refuse_reload((str(exc),))
+            self._trial = reloading.Trial(self._program, self._handover())
+            self._do_in(TRIAL_SEC, self._kill_trial)
+        except BuildError as exc:
+            self._refuse_reload(exc)
 
     def _kill_trial(self) -> None:
         if self._trial is not None:
-            os.kill(self._trial.pid, signal.SIGKILL)
+            self._trial.kill()
 
-    def _end_trial(self, status: int) -> None:
-        assert self._trial is not None and self._program is not None
+    def _end_trial(self, trial: reloading.Trial, status: int) -> None:
+        self._trial = None
         self._due.pop(self._kill_trial, None)
-        faults, self._trial = self._trial.faults(status), None
-        if self._stopping:
-            return
+        try:
+            interpreter = trial.interpreter(status)
+            if not self._tries_again and not self._stopping:
+                self._become_installed(interpreter, trial.program)
+        except BuildError as exc:
+            if not self._tries_again:
+                self._refuse_reload(exc)
         if self._tries_again:
             self._tries_again = False
             self._try_installed()
-        elif faults:
-            self._refuse_reload(faults)
-        else:
-            self._become_installed(self._program)
 
-    def _become_installed(self, program: reloading.Program) -> None:
-        self._hang_up_on_idle()
-        self._idle.clear()
-        try:
-            reloading.become(program, self._handover(), _SIGNALS)
-        except BuildError as exc:
-            self._refuse_reload((str(exc),))
+    def _become_installed(self, interpreter: str, program: reloading.Program) -> None:
+        with _signals_held():
+            if {signal.SIGTERM, signal.SIGINT} & self._queue.take():  # what came just before would be forgotten
+                self._stopping = True
+                return
+            self._hang_up_on_idle()
+            reloading.become(interpreter, program, self._handover())
 
-    def _refuse_reload(self, faults: Sequence[str]) -> None:
+    def _refuse_reload(self, refusal: BuildError) -> None:
+        faults = str(refusal).splitlines()
         for fault in faults:
             self._service.log.error("reload refused, everything stays as it was", fault=fault)
         self._manager.tell("READY=1", f"STATUS=reload refused: {faults[0]}")
@@ -369,7 +389,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             ours=self._endpoint.ours,
             channel=log.descriptors(),
             writer=0 if self._restart_log_writer in self._due else log.writer_pid,
-            sessions=tuple(sorted(self._sessions)),
+            sessions=tuple(self._sessions),
+            ending=tuple(self._ending),
         )
 
     # --- the end ---
@@ -393,7 +414,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         _signal_all(self._sessions, signal.SIGTERM)
         with selectors.DefaultSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ)
-            while self._sessions | set(self._idle) and time.monotonic() < deadline:
+            while (self._sessions or self._ending or self._trial) and time.monotonic() < deadline:
                 selector.select(max(0.0, deadline - time.monotonic()))
                 self._queue.take()
                 self._reap()
