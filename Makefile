@@ -44,7 +44,7 @@ INSTALLED  = $(addprefix $(BINDIR)/,$(PROGRAMS)) $(addprefix $(SHAREDIR)/,$(notd
 	$(addprefix $(MANDIR)/man8/,$(notdir $(MAN8))) $(addprefix $(COMPLETIONDIR)/,$(notdir $(COMPLETION))) \
 	$(TMPFILESDIR)/build-service.conf
 
-.PHONY: help test lint types check-python demo bench dist install uninstall clean
+.PHONY: help test lint types check-python demo bench dist install uninstall no-blanks clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -77,7 +77,10 @@ bench: check-python
 dist: check-python
 	@$(PYTHON) etc/packaging/dist.py --output $(DIST) $(DIST_PYTHONS)
 
-install: dist
+no-blanks:
+	@test -z "$(word 2,x$(DESTDIR)$(PREFIX)$(SYSCONFDIR)x)" || { echo "a path with a blank in it cannot be installed to" >&2; exit 1; }
+
+install: no-blanks dist
 	install -d $(sort $(dir $(addprefix $(DESTDIR),$(INSTALLED)))) $(DESTDIR)$(CONFIGDIR)
 	install -m 0755 $(addprefix $(DIST)/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
 	install -m 0644 $(wildcard $(SHARED)) $(DESTDIR)$(SHAREDIR)
@@ -95,7 +98,7 @@ install: dist
 	@test -n "$(DESTDIR)" || echo "next: systemctl daemon-reload && systemctl enable --now build-service.socket"
 
 # A config.toml that is still as installed goes; one that was changed stays, and so do the logs.
-uninstall:
+uninstall: no-blanks
 	if cmp -s $(DESTDIR)$(SHAREDIR)/config.toml $(INSTALLED_CONFIG); then rm -f $(INSTALLED_CONFIG); fi
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 	-rmdir $(DESTDIR)$(SHAREDIR) $(DESTDIR)$(CONFIGDIR) 2>/dev/null || true

@@ -37,11 +37,11 @@ CALLER = DEV1 if inside() else harness.current_user()
 
 SAYS_WHY_IT_ENDS = (
     "\t@trap 'echo heard; read x < gate; trap - INT TERM HUP; kill -$$caught $$$$' EXIT;"
-    " for s in INT TERM HUP; do trap \"caught=$$s; exit\" $$s; done;"
+    " for s in INT TERM HUP; do trap \"trap '' INT TERM HUP; caught=$$s; exit\" $$s; done;"
     " echo make $$PPID waits; while :; do read x < gate; done\n"
 )
 """A recipe that, when it hears a signal, says so and waits at the gate before it dies by it: what make says then comes
-long after the signal, when make has heard of it as well."""
+long after the signal, when make has heard of it as well. What make passes on to it then is not to be heard again."""
 
 
 @pytest.fixture
@@ -766,7 +766,9 @@ def test_the_client_builds_under_each_python(python: str, locale: str, one: Serv
     (image / "python3").symlink_to(python)
     env = {"PATH": f"{image}:{SYSTEM_PATH}", "LC_ALL": locale}
     done = one.run("make", "VAR=é\udcff", env=env)
+    elsewhere = client("--socket", "/nonexistent/é\udcff", "make", env=env)
     shutil.rmtree(image)
+    assert told(elsewhere) == ("", "build-service socket not found at /nonexistent/é\udcff\n", 1)
     assert done.stdout == "é\udcff\n\udcff"
     assert done.stderr == "err\nmake: *** [Makefile:2: all] Error 3\n"
     assert done.returncode == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import itertools
 import os
+import re
 import select
 import shutil
 import signal
@@ -23,7 +24,7 @@ import pytest
 
 import harness
 from harness import BIN, Daemon, Service, await_exit, read_until, run_as, write_tree
-from harness_world import DEV1, DEV2, User, inside
+from harness_world import DEV1, DEV2, OUTSIDER, User, inside
 from wire import (
     WAITING,
     Gate,
@@ -80,6 +81,15 @@ def say(service: Service, *lines: str) -> None:
 
 
 # --- the command line and the configuration ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["--check-config", "--config", "CONFIG"]])
+def test_standard_output_that_takes_no_more_is_one_line(arguments: list[str], daemon: Daemon) -> None:
+    words = [str(daemon.config) if word == "CONFIG" else word for word in arguments]
+    with open("/dev/full", "w") as full:
+        env = {"PATH": harness.daemon_path()}
+        done = run_as(daemon.user, [BIN / "build-service", *words], "/", env, stdout=full)
+    assert (done.stderr, done.returncode) == ("build-service: No space left on device\n", 1)
 
 
 def test_a_valid_configuration_is_called_valid_and_nothing_is_started(daemon: Daemon) -> None:
@@ -235,6 +245,14 @@ def test_a_users_own_service_needs_no_configuration(single: tuple[User, Path]) -
         assert (directory / "run/build-service/build-service.sock").is_socket()
 
 
+def test_a_relative_xdg_variable_counts_as_unset(single: tuple[User, Path]) -> None:
+    user, directory = single
+    env = {**xdg(directory), "PATH": harness.daemon_path(), "XDG_RUNTIME_DIR": "run", "XDG_CONFIG_HOME": "config"}
+    write_tree(directory, {"config/build-service/config.toml": "nonsense", "run/.keep": ""}, user)
+    checked = run_as(user, [BIN / "build-service", "--user", "--check-config"], directory, env)
+    assert (checked.stdout, checked.returncode) == ("configuration is valid\n", 0)
+
+
 def test_a_users_own_service_without_a_runtime_directory_says_what_is_missing(single: tuple[User, Path]) -> None:
     user, directory = single
     env = {**xdg(directory), "XDG_RUNTIME_DIR": f"{directory}/none", "PATH": harness.daemon_path()}
@@ -334,6 +352,24 @@ def leave_stale_socket(path: Path, owner: User) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
     harness.give(path, owner)
+
+
+@pytest.mark.needs_root
+def test_nobody_else_can_keep_the_daemon_from_its_socket(start_service: StartService) -> None:
+    """The socket's directory is open to all: whoever may read it may lock it (flock(2))."""
+    directory = harness.open_directory()
+    hold = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), 2); print('held', flush=True); input()"
+    python = f"{harness.python_directory()}/python3"
+    command = [python, "-c", hold, directory]
+    with harness.popen_as(OUTSIDER, command, "/", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outsider:
+        assert outsider.stdout
+        read_until(outsider.stdout.fileno(), "held\n")
+        service = start_service("root", {"service": {"socket_path": str(directory / "s")}})
+        assert sorted(path.name for path in directory.iterdir()) == ["s"]
+        assert outsider.poll() is None
+        say(service, "@echo served")
+        assert service.run("make").stdout == "served\n"
+        outsider.communicate(b"\n")
 
 
 def test_a_stale_socket_is_replaced(flavour: str, start_service: StartService) -> None:
@@ -726,22 +762,29 @@ def test_the_log_writer_that_is_killed_is_replaced_and_loses_no_build(service: S
     service.daemon.await_log("build completed .*request_id=between")
 
 
-def test_a_session_that_is_killed_is_reported_and_the_caller_and_the_next_build_are_not_left_waiting(
-    service: Service,
-) -> None:
-    say(service, WAITING.strip())
-    with Gate(service.workspace, service.caller) as gate:
+def test_a_session_that_is_killed_is_reported_and_nothing_of_its_build_is_left(service: Service) -> None:
+    hidden = "setsid sh -c 'trap \"\" TERM INT HUP; echo hidden $$$$; exec 3<gate; read x <&3' &"
+    say(service, f"@{hidden} echo make $$PPID waits; read x < gate")
+    with Gate(service.workspace, service.caller):
         client = service.popen("make")
         assert client.stdout
-        make = waiting_make(read_until(client.stdout.fileno(), "waits\n"))
+        text = read_until(client.stdout.fileno(), r"(?s)(?=.*waits\n).*hidden \d+\n")
+        make, away = waiting_make(text), int(re.findall(r"hidden (\d+)", text)[0])
         os.kill(parent_of(make), signal.SIGKILL)
         _, err = client.communicate()
         expected = b"invalid response from build-service: the connection ended before the build's exit\n"
         assert (err, client.returncode) == (expected, 1)
         service.daemon.await_log("a session was killed pid=[0-9]+ signal=9")
-        gate.open()  # the build that nobody minds any more
-        reap_orphans([make])
+        service.daemon.await_log("ended what a killed session left running processes=.*make")
+        assert_ended(make, away)
     say(service, "@echo served")
     assert service.run("make").stdout == "served\n"
     assert not foreign_processes(service.daemon)
 
+
+def test_a_build_that_timed_out_is_logged_while_its_caller_does_not_read(service: Service) -> None:
+    say(service, "@yes")
+    with RawCaller(service) as caller:
+        caller.ask(timeout_sec=1)
+        service.daemon.await_log("WARN build_service: build timed out .*exit_code=124 ")
+        assert caller.exit() == {"type": "exit", "code": 124, "timed_out": True}

@@ -303,6 +303,15 @@ def test_uninstall_takes_everything_that_install_brought(tmp_path: Path) -> None
     assert not (tmp_path / "etc/build-service").exists()
 
 
+def test_a_path_with_a_blank_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a directory").mkdir()
+    refused = subprocess.run(
+        ["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}/a directory"], capture_output=True, text=True
+    )
+    assert "a path with a blank in it cannot be installed to" in refused.stderr and refused.returncode == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["a directory"]
+
+
 def test_destdir_goes_before_every_place_and_into_no_file(tmp_path: Path) -> None:
     install(tmp_path, "install", f"DESTDIR={tmp_path}/root")
     assert (tmp_path / "root" / str(tmp_path / "usr/bin/build-cli").lstrip("/")).is_file()

@@ -212,9 +212,12 @@ def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> 
     """Waits until the daemon has no build and no session but those forked ahead; False when that does not come."""
     deadline = time.monotonic() + seconds
     while len(below := descendants(daemon.pid)) != 1 + prefork:  # the log writer is the one more
-        pids = [os.pidfd_open(process.pid) for process in below if os.path.exists(f"/proc/{process.pid}")]
+        pids = []
+        for process in below:
+            with suppress(ProcessLookupError):
+                pids.append(os.pidfd_open(process.pid))
         try:
-            if not select.select(pids, [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if len(pids) == len(below) and not select.select(pids, [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return False
         finally:
             for pid in pids:

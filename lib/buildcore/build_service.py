@@ -29,23 +29,39 @@ class UsageError(BuildError):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with the arguments `argv`, its own name left out; return the exit code."""
-    options = _parser().parse_args(argv)
     try:
-        _tidy_descriptors(options.ready_fd)
-        handover = reload.take(os.environ)
-        path = _config_path(options)
-        settings = _settings(options, path)
-        if options.check_config:
-            return _report(settings, is_trial=handover is not None)
-        if handover is not None and handover.pid != os.getpid():
-            handover = None
-        arguments = (*(["--user"] if options.user else []), *(["--config", path] if path else []))
-        _serve(settings, reload.Program(os.path.abspath(sys.argv[0]), arguments), handover, options.ready_fd)
+        _run(argv)
+        if sys.stdout is not None:  # it was closed
+            sys.stdout.flush()
     except BuildError as exc:
         for line in str(exc).splitlines():
             print(f"build-service: {line}", file=sys.stderr)
         return FAILURE
+    except OSError as exc:  # standard output takes no more
+        print(f"build-service: {exc.strerror}", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # nor does Python try again as it ends
+        return FAILURE
     return 0
+
+
+def _run(argv: Sequence[str]) -> None:
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as exc:
+        if exc.code:
+            raise
+        return  # --help or --version
+    _tidy_descriptors(options.ready_fd)
+    handover = reload.take(os.environ)
+    path = _config_path(options)
+    settings = _settings(options, path)
+    if options.check_config:
+        _report(settings, is_trial=handover is not None)
+        return
+    if handover is not None and handover.pid != os.getpid():
+        handover = None
+    arguments = (*(["--user"] if options.user else []), *(["--config", path] if path else []))
+    _serve(settings, reload.Program(os.path.abspath(sys.argv[0]), arguments), handover, options.ready_fd)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +103,7 @@ def _settings(options: argparse.Namespace, path: str | None) -> Settings:
 
 def user_defaults(environ: Mapping[str, str], uid: int) -> Settings:
     """Return the settings of a single user's service: files below the XDG base directories."""
-    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    runtime = _absolute(environ, "XDG_RUNTIME_DIR") or f"/run/user/{uid}"
     state = _base(environ, "XDG_STATE_HOME", os.path.join(".local", "state"))
     standard = Settings()
     socket_path = os.path.join(runtime, "build-service", "build-service.sock")
@@ -99,16 +115,21 @@ def user_defaults(environ: Mapping[str, str], uid: int) -> Settings:
 
 
 def _base(environ: Mapping[str, str], name: str, below_home: str) -> str:
-    return environ.get(name) or os.path.join(os.path.expanduser("~"), below_home)
+    return _absolute(environ, name) or os.path.join(os.path.expanduser("~"), below_home)
 
 
-def _report(settings: Settings, is_trial: bool) -> int:
+def _absolute(environ: Mapping[str, str], name: str) -> str:
+    """Return an XDG variable; a relative path in it is to be ignored (XDG Base Directory Specification)."""
+    value = environ.get(name, "")
+    return value if value.startswith("/") else ""
+
+
+def _report(settings: Settings, is_trial: bool) -> None:
     for warning in config.warnings(settings):
         print(f"build-service: warning: {warning}", file=sys.stderr)
     print("configuration is valid")
     if is_trial:
         print(sys.executable)
-    return 0
 
 
 def _serve(

@@ -109,12 +109,12 @@ def connect(path: "Optional[str]" = None) -> Connection:
 
     Raises ConnectError with the line for the user.
     """
-    path = path or os.environ.get(SOCKET_VARIABLE)
+    path = path or _variable(SOCKET_VARIABLE)
     refusal = None
     for candidate in (path,) if path else default_sockets():
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(candidate)
+            connection.connect(candidate.encode("utf-8", "surrogateescape"))
             return Connection(connection)
         except OSError as exc:
             connection.close()
@@ -125,7 +125,7 @@ def connect(path: "Optional[str]" = None) -> Connection:
 
 def default_sockets() -> "Tuple[str, ...]":
     """Return where a service may listen: DEFAULT_SOCKETS, and behind them this user's own (`build-service --user`)."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    runtime = _variable("XDG_RUNTIME_DIR")
     return DEFAULT_SOCKETS + ((runtime + "/build-service/build-service.sock",) if runtime else ())
 
 
@@ -184,6 +184,10 @@ def current_directory() -> str:
 def text(raw: bytes) -> str:
     """Return bytes of the file system as the protocol carries them: UTF-8, other bytes escaped (PEP 383)."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _variable(name: str) -> str:
+    return text(os.environb.get(name.encode("ascii"), b""))
 
 
 def _refusal(path: str, exc: OSError) -> ConnectError:

@@ -111,7 +111,7 @@ def bind(settings: Service, private: bool) -> tuple[socket.socket, Endpoint]:
     try:
         if not os.path.isdir(directory):
             os.mkdir(directory, 0o700 if private else 0o755)
-        with _only_binder(directory):
+        with _only_binder(path):
             _clear_stale(path)
             listener = _bind(path)
             made = os.lstat(path)
@@ -136,14 +136,31 @@ def _group_id(name: str) -> int:
 
 
 @contextmanager
-def _only_binder(directory: str) -> Iterator[None]:
-    """Hold a lock on the socket's directory, so that of two servers that start at once one finds the other."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _only_binder(path: str) -> Iterator[None]:
+    """Hold a lock beside the socket `path`, so that of two servers that start at once one finds the other.
+
+    It is a file that nobody else can open: a lock on the directory could be held by whoever may read that.
+    """
+    lock = path + ".lock"
+    while True:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_file(fd, lock):  # else its last holder removed it while this one waited
+                try:
+                    yield
+                finally:
+                    os.unlink(lock)
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_file(fd: int, path: str) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _clear_stale(path: str) -> None:

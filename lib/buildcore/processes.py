@@ -54,6 +54,15 @@ def signal_each(processes: Iterable[Process], signum: int) -> None:
         _send(process, signum)
 
 
+def kill_trees(roots: Iterable[Process]) -> None:
+    """SIGKILL each of `roots`, and everything below them."""
+    roots = tuple(roots)
+    signal_each(roots, signal.SIGSTOP)
+    for root in roots:
+        _kill_below(root.pid)
+    signal_each(roots, signal.SIGKILL)
+
+
 def signal_below(ancestor: int, signum: int) -> None:
     """Send `signum` to everything below `ancestor`, and let it be heard: a stopped process is continued.
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from . import __version__, cgroups, protocol, session, signals
+from . import __version__, cgroups, linux, processes, protocol, session, signals
 from . import reload as reloading
 from .errors import BuildError
 from .link import STOPPING
@@ -90,6 +90,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
         `ready_fd` gets one line once callers are served, and is closed.
         """
+        linux.set_child_subreaper()
         gc.collect()
         gc.freeze()  # so that the collector of a forked session touches, and copies, none of these pages
         with self._selector:
@@ -304,6 +305,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         if self._trial is not None and pid == self._trial.pid:
             self._end_trial(self._trial, status)
             return
+        if os.WIFSIGNALED(status) and pid in self._known_children():
+            self._service.log.error("a session was killed", pid=pid, signal=os.WTERMSIG(status))
         self._sessions.discard(pid)
         self._ending.discard(pid)
         if self.active_children:
@@ -311,12 +314,26 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         channel = self._idle.pop(pid, None)
         if channel is not None:
             channel.close()
-        if os.WIFSIGNALED(status):
-            self._service.log.error("a session was killed", pid=pid, signal=os.WTERMSIG(status))
         if self._service.cgroup is not None:
             group = cgroups.build_path(self._service.cgroup, pid)
             if os.path.isdir(group):
                 cgroups.remove(group)
+        if status:
+            self._kill_orphans()
+
+    def _known_children(self) -> set[int]:
+        return {self._service.log.writer_pid, *self._sessions, *self._idle, *self._ending}
+
+    def _kill_orphans(self) -> None:
+        """End what a killed session left of its build, and what of it forked away the last time: the arbiter is
+        their subreaper, and hears of each that ends."""
+        known = self._known_children() | ({self._trial.pid} if self._trial else set())
+        own = os.getpid()
+        orphans = [each for each in processes.descendants(own) if each.parent == own and each.pid not in known]
+        if orphans:
+            names = [f"{orphan.name}[{orphan.pid}]" for orphan in orphans]
+            self._service.log.warn("ended what a killed session left running", processes=names)
+            processes.kill_trees(orphans)
 
     def _restart_log_writer(self) -> None:
         try:

@@ -201,21 +201,28 @@ class _Session:
                     cgroups.kill(group)
                 processes.signal_below(os.getpid(), signum)
 
+        def remove_group() -> None:
+            with identity.as_root():
+                if group is not None:
+                    cgroups.remove(group)
+
+        def ended(ending: supervisor.Ending) -> None:
+            remove_group()
+            self._log_ending(ending)
+
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)
         try:
             build = supervisor.start(command, cwd.fd, become)
-            self._log("info", "build started", timeout_sec=timeout_sec)
-            link = CallerLink(self._connection, self._reader)
-            link.describe_exit(self._request_id, timeout_sec, self._details)
-            ending = supervisor.supervise(command, build, link, self._queue, signal_all)
-            link.close()
-        finally:
-            with identity.as_root():
-                if group is not None:
-                    cgroups.remove(group)
-        self._log_ending(ending)
+        except BaseException:
+            remove_group()
+            raise
+        self._log("info", "build started", timeout_sec=timeout_sec)
+        link = CallerLink(self._connection, self._reader)
+        link.describe_exit(self._request_id, timeout_sec, self._details)
+        supervisor.supervise(command, build, link, self._queue, signal_all, ended)
+        link.close()
 
     def _log_ending(self, ending: supervisor.Ending) -> None:
         message, level = {

@@ -169,14 +169,16 @@ def supervise(
     link: Link,
     queue: signals.SignalQueue,
     signal_all: Callable[[int], None] = signal_below,
+    ended: Callable[[Ending], None] = lambda ending: None,
 ) -> Ending:
     """Carry a started build to its end and return how it ended; nothing of it runs any more then.
 
     `queue` catches SIGCHLD, and SIGTERM by which the service stops. `signal_all` sends a signal to everything
-    of the build. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
+    of the build. `ended` is called once, as soon as nothing of the build runs: a slow reader may take its output
+    for long after that. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
     """
     with selectors.DefaultSelector() as selector:
-        return _Supervision(command, build, link, queue, signal_all, selector).run()
+        return _Supervision(command, build, link, queue, signal_all, ended, selector).run()
 
 
 class _Supervision:
@@ -189,6 +191,7 @@ class _Supervision:
         link: Link,
         queue: signals.SignalQueue,
         signal_all: Callable[[int], None],
+        ended: Callable[[Ending], None],
         selector: selectors.BaseSelector,
     ) -> None:
         self._command = command
@@ -196,6 +199,8 @@ class _Supervision:
         self._link = link
         self._queue = queue
         self._signal_all = signal_all
+        self._tell_ended = ended
+        self._told_ended = False
         self._selector = selector
         self._reason = COMPLETED
         self._status: int | None = None  # of the main process, once it ended
@@ -222,6 +227,8 @@ class _Supervision:
             self._obey_deadline()
             self._finish_output()
             self._link.flush()
+            self._tell_once_ended()
+        self._tell_once_ended()
         for stream in list(self._build.pipes):
             self._close(stream)
         return self._ending()
@@ -310,6 +317,11 @@ class _Supervision:
             self._link.finish(self._ending())
 
     # --- ends ---
+
+    def _tell_once_ended(self) -> None:
+        if not self._children_left and not self._told_ended:
+            self._told_ended = True
+            self._tell_ended(self._ending())
 
     def _hear_signals(self) -> None:
         came = self._queue.take()
