@@ -20,10 +20,10 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV       = .venv
 VENV_STAMP = $(VENV)/installed
 TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'ruff>=0.6' tomli
-SOURCES    = lib tests etc/packaging bin/build-cli bin/build-service
+SOURCES    = lib tests etc/packaging bin/build-cli bin/build-ctl bin/build-service
 
 DIST     = dist
-PROGRAMS = build-service build-cli
+PROGRAMS = build-service build-cli build-ctl
 SHARED   = bin/make-wrapper.sh etc/config.toml etc/Containerfile.snippet etc/selinux/build-service.cil README.md LICENSE
 
 BINDIR           = $(PREFIX)/bin

@@ -173,9 +173,10 @@ def test_who_may_not_build_is_told_why_and_nothing_runs(user: User, line: str, s
     refused = service.run("make", user=user, groups=[BUILDERS_GID], cwd=Path("/"))
     assert (refused.stdout, refused.stderr, refused.returncode) == ("", line + "\n", 1)
     with RawCaller(service, user, [BUILDERS_GID]) as caller:
-        # Nothing of the request was read, so nobody knows that the caller could take more than this.
-        assert caller.ask(features=[]).exit() == {"type": "exit", "code": 1, "timed_out": False}
+        assert caller.ask().exit() == {"type": "exit", "code": 1, "timed_out": False}
         assert caller.text() == line + "\n"
+    with RawCaller(service, user, [BUILDERS_GID]) as caller:
+        assert caller.ask(features=[]).exit()["error"] == {"kind": "identity", "message": line}
     assert not (service.workspace / "ran").exists()
     service.daemon.await_log(rf'WARN build_service: build refused uid={user.uid} reason="{line.split(":")[0]}')
 

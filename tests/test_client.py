@@ -563,7 +563,9 @@ class FakeServer:
         self.listener.listen()
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        argv = [BIN / "build-cli", "--socket", self.path, *(arguments or ("make",))]
+        return self.popen([BIN / "build-cli", "--socket", self.path, *(arguments or ("make",))], **options)
+
+    def popen(self, argv: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[bytes]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return harness.popen_as(CALLER, argv, "/", **pipes)
 
@@ -577,7 +579,10 @@ class FakeServer:
 
     def answer(self, *pieces: bytes) -> tuple[bytes, bytes, int]:
         """Answers one client with `pieces`, hangs up, and returns its stdout, stderr and exit code."""
-        process = self.start()
+        return self.answer_to(self.start(), *pieces)
+
+    def answer_to(self, process: subprocess.Popen[bytes], *pieces: bytes) -> tuple[bytes, bytes, int]:
+        """The same for a client that was started already."""
         connection, _ = self.accept()
         with connection:
             for piece in pieces:

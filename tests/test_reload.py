@@ -16,7 +16,7 @@ import pytest
 import harness
 from harness import PATIENCE_SEC, Service, await_exit, read_until, write_tree
 from test_activation import Manager, await_connection
-from wire import WAITING, Gate, RawCaller, at_rest, parent_of, reap_adopted, reap_orphans, waiting_make
+from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, reap_adopted, waiting_make
 
 StartService = Callable[..., Service]
 
@@ -141,7 +141,7 @@ def test_a_stop_after_a_reload_ends_the_builds_from_before_it_by_the_ladder(serv
         assert await_exit(make)
 
 
-def test_a_session_from_before_the_reload_that_is_killed_is_reported(service: Service) -> None:
+def test_a_session_from_before_the_reload_that_is_killed_is_reported_and_leaves_nothing(service: Service) -> None:
     greet(service)
     with Gate(service.workspace, service.caller), RawCaller(service) as caller:
         make = waiting_make(caller.ask("slow").await_output("waits\n"))
@@ -150,9 +150,7 @@ def test_a_session_from_before_the_reload_that_is_killed_is_reported(service: Se
         reload(service)
         os.kill(session, signal.SIGKILL)
         service.daemon.await_log(f"a session was killed pid={session} signal=9")
-        for pid in build:
-            os.kill(pid, signal.SIGKILL)
-        reap_orphans(build)
+        assert_ended(*build)
 
 
 BROKEN = {

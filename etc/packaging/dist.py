@@ -1,4 +1,4 @@
-"""Builds the single-file programs dist/build-service and dist/build-cli; `make dist` and the tests run it.
+"""Builds the single-file programs dist/build-service, build-cli and build-ctl; `make dist` and the tests run it.
 
     dist.py [--output DIRECTORY] [PYTHON]...
 
@@ -32,7 +32,7 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 FILE_MODE = 0o100644
 
 # name of the program: (its module, the oldest Python 3.N that it runs on)
-PROGRAMS = {"build-cli": ("build_cli", 6), "build-service": ("build_service", 9)}
+PROGRAMS = {"build-cli": ("build_cli", 6), "build-ctl": ("build_ctl", 6), "build-service": ("build_service", 9)}
 
 # The client is started by -c and not as a file, as that spares it importing runpy at each start.
 CLIENT_START = """-I -S -c 'import _signal, sys
@@ -45,7 +45,9 @@ sys.path[:0] = [here + "/" + str(sys.implementation.cache_tag), here]
 from buildcore.build_cli import main
 sys.exit(main(sys.argv[1:]))' "$0" "$@\""""
 
-MAIN = """import sys
+MAIN = """import signal
+import sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, sys.path[0] + "/" + str(sys.implementation.cache_tag))
 from {package}.{module} import main
 sys.exit(main(sys.argv[1:]))
@@ -56,7 +58,10 @@ COMPILER = """
 import ast, importlib._bootstrap_external as external, importlib.util, sys
 compiled = {}
 for name, source in ast.literal_eval(sys.stdin.read()):
-    code = compile(source, name, "exec", dont_inherit=True)
+    try:
+        code = compile(source, name, "exec", dont_inherit=True)
+    except SyntaxError:  # too new for this Python, which then has to do without that module
+        continue
     if sys.version_info >= (3, 7):
         # UNCHECKED_HASH (PEP 552): valid as it is, no source or time is compared
         data = external._code_to_hash_pyc(code, importlib.util.source_hash(source.encode()), False)

@@ -71,10 +71,11 @@ class Request(_Record):
     """One request: what to run, where, and what of the caller's environment goes along.
 
     `timeout_sec` is in seconds, `umask` an int (0 to 0o777), `env` a dict; each is None where the caller
-    said nothing. `details` tells whether the caller asked for the details of `exit` (it sent `features`).
+    said nothing. `details` tells whether the caller asked for the details of `exit` (it sent `features`). With
+    `check` nothing is run: the service tells whether it would be, and how.
     """
 
-    __slots__ = ("args", "command", "cwd", "env", "features", "request_id", "timeout_sec", "umask")
+    __slots__ = ("args", "check", "command", "cwd", "env", "features", "request_id", "timeout_sec", "umask")
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class Request(_Record):
         env: "Optional[Mapping[str, str]]" = None,
         umask: "Optional[int]" = None,
         features: "Optional[Sequence[str]]" = None,
+        check: bool = False,
     ) -> None:
         self.command = command
         self.args = tuple(args)
@@ -95,6 +97,7 @@ class Request(_Record):
         self.env = None if env is None else dict(env)
         self.umask = umask
         self.features = None if features is None else tuple(features)
+        self.check = check
 
     @property
     def details(self) -> bool:
@@ -125,10 +128,11 @@ class Exit(_Record):
 
     `signal` is the number of the signal that ended the build, `duration_ms` milliseconds, `timeout_sec` the
     timeout in force in seconds, `error` a (kind, message) pair where the service itself ended or refused the
-    build. They are None where the service did not say.
+    build, `check` a dict that says how a request that was only checked would be run. They are None where the
+    service did not say.
     """
 
-    __slots__ = ("code", "duration_ms", "error", "request_id", "signal", "timed_out", "timeout_sec")
+    __slots__ = ("check", "code", "duration_ms", "error", "request_id", "signal", "timed_out", "timeout_sec")
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class Exit(_Record):
         timeout_sec: "Optional[int]" = None,
         request_id: "Optional[str]" = None,
         error: "Optional[Tuple[str, str]]" = None,
+        check: "Optional[Dict[str, Any]]" = None,
     ) -> None:
         self.code = code
         self.timed_out = timed_out
@@ -147,6 +152,7 @@ class Exit(_Record):
         self.timeout_sec = timeout_sec
         self.request_id = request_id
         self.error = error
+        self.check = check
 
 
 # --- requests: the caller's side writes them, the service's side reads them ---------------------------------
@@ -170,6 +176,8 @@ def encode_request(request: Request) -> bytes:
         fields["umask"] = "%04o" % request.umask
     if request.features is not None:
         fields["features"] = list(request.features)
+    if request.check:
+        fields = {"schema_version": SCHEMA_VERSION, "check": fields}  # no command: an older service runs nothing
     line = jsontext.encode(fields, ascii_only=True).encode("ascii") + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
         raise RequestError(_too_long())
@@ -230,6 +238,11 @@ def parse_request(line: bytes) -> Request:
     if version is not None and version != SCHEMA_VERSION:
         shown, served = _shown(version), _shown(SCHEMA_VERSION)
         raise RequestError("unsupported schema_version %s: this service serves %s" % (shown, served))
+    check = fields.get("check") is not None
+    if check:
+        fields = fields["check"]
+        if not isinstance(fields, dict):
+            raise RequestError("invalid request: check must be an object")
     command = _string(fields, "command")
     cwd = _string(fields, "cwd")
     if not command:
@@ -245,6 +258,7 @@ def parse_request(line: bytes) -> Request:
         _env(fields.get("env")),
         _umask(fields.get("umask")),
         _features(fields.get("features")),
+        check,
     )
 
 
@@ -392,6 +406,8 @@ def encode_exit(exit_: Exit, details: bool = False) -> bytes:
         for name in ("signal", "duration_ms", "timeout_sec", "request_id"):
             if getattr(exit_, name) is not None:
                 fields[name] = getattr(exit_, name)
+        if exit_.check is not None:
+            fields["check"] = exit_.check
         if exit_.error is not None:
             fields["error"] = {"kind": exit_.error[0], "message": exit_.error[1]}
     return jsontext.encode(fields).encode("utf-8", "replace") + b"\n"
@@ -478,6 +494,7 @@ def _output_bytes(fields: "Mapping[str, Any]") -> bytes:
 
 def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
     code, error, request_id = fields.get("code"), fields.get("error"), fields.get("request_id")
+    check = fields.get("check")
     if not isinstance(code, int) or isinstance(code, bool):
         raise ResponseError("an exit event without a code")
     pair = None
@@ -491,6 +508,7 @@ def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
         _int_or_none(fields.get("timeout_sec")),
         request_id if isinstance(request_id, str) else None,
         pair,
+        check if isinstance(check, dict) else None,
     )
 
 

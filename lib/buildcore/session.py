@@ -15,9 +15,10 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from . import cgroups, identity, linux, paths, policy, processes, protocol, signals, supervisor
+from . import __version__, cgroups, identity, linux, paths, policy, processes, protocol, signals, supervisor
 from .errors import BuildError
 from .link import STOPPING, CallerLink, exit_code
 from .logs import Log
@@ -91,7 +92,12 @@ class _Session:
 
     def run(self) -> None:
         try:
-            caller = self._identify()
+            try:
+                caller = self._identify()
+            except identity.IdentityError:
+                with suppress(protocol.RequestError, Stopped):
+                    self._read_request()  # how it is told depends on what it understands
+                raise
             request = self._read_request()
             self._build(request, caller)
         except NoRequest:
@@ -180,9 +186,36 @@ class _Session:
             args = policy.host_arguments(plan, plan.views[index])
             paths.hold_arguments(plan.command, args, cwd, workspace)
             self._seen["args"] = args
-            self._run(_command(plan, args, cwd), cwd, caller, plan.timeout_sec)
+            if request.check:
+                self._answer_check(plan, args, cwd.real, workspace.real, caller)
+            else:
+                self._run(_command(plan, args, cwd), cwd, caller, plan.timeout_sec)
         finally:
             paths.close_all((workspace, cwd))
+
+    def _answer_check(
+        self, plan: policy.Plan, args: tuple[str, ...], cwd: str, workspace: str, caller: Caller
+    ) -> None:
+        """Tell how the request would be run, and run nothing. Raises StartError where that would fail."""
+        problem = supervisor.why_not(plan.program)
+        if problem:
+            raise supervisor.StartError(f"cannot run {escape(plan.program)}: {problem}")
+        answer = {
+            "version": __version__,
+            "user": caller.account.name,
+            "uid": caller.ids.uid,
+            "gid": caller.ids.gid,
+            "groups": caller.ids.groups,
+            "workspace": workspace,
+            "cwd": cwd,
+            "program": plan.program,
+            "args": args,
+            "timeout_sec": plan.timeout_sec,
+            "commands": sorted(self._service.settings.build.commands),
+        }
+        self._log("debug", "build checked")
+        exit_ = protocol.Exit(0, request_id=self._request_id, check=answer)
+        say_goodbye(self._connection, protocol.encode_exit(exit_, self._details))
 
     def _run(self, command: supervisor.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
         service = self._service

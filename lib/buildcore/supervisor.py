@@ -13,10 +13,12 @@ SIGKILL at last. What the main process leaves behind climbs it too, and delays n
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import selectors
 import signal
+import stat
 import struct
 import termios
 import time
@@ -156,6 +158,17 @@ def start(command: Command, directory: int, become: Callable[[], None]) -> Build
         os.waitpid(pid, 0)
         raise StartError(escape(failure.decode("utf-8", "replace")))
     return Build(pid, {STDOUT: out_read, STDERR: err_read})
+
+
+def why_not(program: str) -> str | None:
+    """Tell why this process, by its effective ids, could not execute `program`; None when it could."""
+    try:
+        mode = os.stat(_bytes(program)).st_mode
+    except OSError as exc:
+        return exc.strerror
+    if stat.S_ISREG(mode) and os.access(_bytes(program), os.X_OK, effective_ids=True):
+        return None
+    return os.strerror(errno.EACCES)
 
 
 def signal_below(signum: int) -> None:

@@ -1,0 +1,339 @@
+"""What stands between a caller and its build: checks that name the cause in a line each, with what mends it.
+
+`build-ctl doctor` prints them; other programs can call `examine`. It works on the host and in a container, as any
+user, and asks the running service whether it would build, which runs nothing. Syntax of Python 3.6, for the images
+that build-cli serves; what only the host has (the configuration) is looked at where it is. It must change nothing.
+"""
+
+import errno
+import os
+import stat
+import sys
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from . import client, protocol
+
+try:
+    import _socket as socket
+except ImportError:
+    import socket  # type: ignore[no-redef]
+
+OK = "ok"
+WARNING = "warning"
+FAILURE = "failure"
+
+
+class Finding(NamedTuple):
+    """What one check came to: its name, a state (OK, WARNING or FAILURE), a line, and what mends it or ""."""
+
+    check: str
+    state: str
+    message: str
+    fix: str
+
+
+ANSWER_SEC = 15.0
+"""How long the service may take to answer; longer than it gives a caller to ask."""
+
+TAIL_BYTES = 256 << 10
+"""How much of the log's end is searched for the last build."""
+
+OVERFLOW_GID = "/proc/sys/kernel/overflowgid"
+START_SERVICE = "on the host: systemctl enable --now build-service.socket, or systemctl --user for your own"
+MOUNT_DIRECTORY = "start the container with -v /run/build-service:/run/build-service"
+KEEP_GROUPS = "start the container with --group-add keep-groups (crun obeys it, runc does not)"
+LOAD_MODULE = "on the host load build-service.cil, or start the container with --security-opt label=disable"
+
+FIXES = {
+    "identity": "start the container rootless, as yourself, with --userns=keep-id",
+    "path": "build below your workspace, or tell the service how it is mounted: build.path_mapping",
+    "path_mapping": "build.path_mapping on the host gives this account no workspace",
+    "not_allowed": "add it to build.commands in the host's configuration, then systemctl reload build-service",
+    "start": "install it on the host, or mend its path in build.commands",
+    "privilege": "see the service's log on the host",
+    "stopping": "try again",
+    "internal": "see the service's log on the host",
+}
+"""What mends a refusal, by its kind (docs/PROTOCOL.md)."""
+
+SUBJECTS = {"identity": "identity", "path": "directory", "path_mapping": "directory", "not_allowed": "command"}
+SUBJECTS["start"] = "command"
+
+
+def examine(
+    command: Sequence[str], socket_path: Optional[str] = None, config_path: Optional[str] = None
+) -> Iterator[Finding]:
+    """Give the findings for `command` (its name and arguments) in the current directory, one after the other.
+
+    `socket_path` and `config_path` are as for build-cli and build-service. A build would work when none is a FAILURE.
+    """
+    for finding in _host(config_path):
+        yield finding
+    if in_container():
+        yield _wrapper(command[0])
+    found = None
+    failures = []
+    for path in (socket_path,) if socket_path else _candidates():
+        finding, found = _reach(path)
+        if found is not None:
+            yield finding
+            break
+        failures.append(finding)
+    if found is None:
+        yield next((failure for failure in failures if "not there" not in failure.message), failures[0])
+        return
+    for finding in _ask(found, command):
+        yield finding
+
+
+def in_container() -> bool:
+    """Tell whether this process runs in a container, by what podman and others leave there."""
+    return os.path.exists("/run/.containerenv") or os.path.exists("/.dockerenv") or "container" in os.environ
+
+
+# --- the socket -------------------------------------------------------------------------------------------------------
+
+
+def _candidates() -> Sequence[str]:
+    named = os.environ.get(client.SOCKET_VARIABLE)
+    return (named,) if named else client.default_sockets()
+
+
+def _reach(path: str) -> Tuple[Finding, Optional[socket.socket]]:
+    """Connect to the socket at `path`; return what came of it, and the connection if there is one."""
+
+    def failure(message: str, fix: str) -> Tuple[Finding, None]:
+        return Finding("socket", FAILURE, "%s: %s" % (path, message), fix), None
+
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_SEC)
+    try:
+        connection.connect(path.encode("utf-8", "surrogateescape"))
+        return Finding("socket", OK, "%s accepts connections" % path, ""), connection
+    except OSError as exc:
+        connection.close()
+        if exc.errno in client.ABSENT:
+            return failure("it is not there", MOUNT_DIRECTORY if in_container() else START_SERVICE)
+        if exc.errno == errno.EACCES:
+            return failure(*_denied(path))
+        if exc.errno == errno.ECONNREFUSED and not _is_socket(path):
+            return failure("it is no socket", "remove it on the host, and start the service")
+        if exc.errno == errno.ECONNREFUSED and _is_mounted(path):
+            return failure(
+                "nobody listens there any more: this is the file of a socket that was made anew since",
+                "mount the socket's directory, not its file: %s" % MOUNT_DIRECTORY,
+            )
+        if exc.errno == errno.ECONNREFUSED:
+            return failure("nobody listens there", START_SERVICE)
+        if exc.errno == errno.EAGAIN:
+            return failure("the service does not take callers, its queue is full", "see the service's log on the host")
+        return failure(exc.strerror or str(exc), START_SERVICE)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_mounted(path: str) -> bool:
+    """Tell whether the file itself is a mount point (proc(5), mountinfo), not only a directory above it."""
+    try:
+        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+            return os.path.realpath(path) in [line.split(" ")[4] for line in file]
+    except OSError:
+        return False
+
+
+def _denied(path: str) -> Tuple[str, str]:
+    """Tell why connect(2) answered EACCES, and what mends it: mode, groups, or the label of this process."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        directory = os.path.dirname(path)
+        return "%s is closed to you" % directory, "on the host: chmod 0755 %s" % directory
+    label = _selinux_label()
+    groups = set(os.getgroups()) | {os.getegid()}
+    group = _group_name(found.st_gid)
+    mode = stat.S_IMODE(found.st_mode)
+    by_mode = bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and found.st_gid in groups))
+    if label and "unconfined" not in label and by_mode:
+        return "SELinux keeps %s from it" % label, LOAD_MODULE
+    if not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "its mode %04o lets only its owner connect" % mode, "on the host: service.socket_mode, or SocketMode="
+    if in_container():
+        return "this process has not the socket's group", KEEP_GROUPS
+    return "you are not in its group %s" % group, "on the host: usermod -aG %s YOU, then log in again" % group
+
+
+def _selinux_label() -> str:
+    """Return the SELinux label of this process, "" where there is no SELinux (AppArmor's have no three colons)."""
+    try:
+        with open("/proc/self/attr/current", errors="replace") as file:
+            label = file.read().strip("\0\n")
+    except OSError:
+        return ""
+    return label if label.count(":") >= 3 else ""
+
+
+def _group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
+    """Ask the service whether it would run `command` here."""
+    try:
+        cwd = client.current_directory()
+    except OSError as exc:
+        yield Finding("directory", FAILURE, "the current directory cannot be told: %s" % exc.strerror, "cd elsewhere")
+        return
+    request = protocol.Request(command[0], command[1:], cwd, features=("details",), check=True)
+    said = b""
+    try:
+        with client.Connection(found) as connection:
+            connection.send(request)
+            for event in connection.events():
+                if isinstance(event, protocol.Exit):
+                    for finding in _judge(event, said.decode("utf-8", "replace").strip(), cwd):
+                        yield finding
+                    return
+                said += event.data
+    except protocol.ProtocolError as exc:
+        yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
+    except OSError as exc:
+        reason = "nothing within %d s" % ANSWER_SEC if exc.errno is None else exc.strerror
+        fix = "on the host: systemctl status build-service; journalctl -u build-service"
+        yield Finding("service", FAILURE, "it does not answer: %s" % reason, fix)
+
+
+def _judge(exit_: protocol.Exit, said: str, cwd: str) -> Iterator[Finding]:
+    kind, message = exit_.error or ("", said)
+    check = exit_.check
+    if check is not None:
+        for finding in _would_work(check, cwd):
+            yield finding
+    elif "schema_version" in message:
+        yield Finding("service", FAILURE, message, "use the build-cli and build-ctl of the host's version")
+    elif kind in ("", "invalid_request"):
+        yield Finding(
+            "service", FAILURE, "it cannot be asked: %s" % message, "it is older than this build-ctl: upgrade it"
+        )
+    else:
+        yield Finding(SUBJECTS.get(kind, "service"), FAILURE, message, FIXES.get(kind, ""))
+
+
+def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
+    groups = ", ".join(_group_name(gid) if not in_container() else str(gid) for gid in check.get("groups", ()))
+    yield Finding("service", OK, "build-service %s answers" % check.get("version"), "")
+    yield Finding(
+        "identity", OK, "builds run as %s (uid %s, groups %s)" % (check.get("user"), check.get("uid"), groups), ""
+    )
+    yield Finding(
+        "directory", OK, "%s is %s on the host, in %s" % (cwd, check.get("cwd"), check.get("workspace")), ""
+    )
+    words = " ".join([str(check.get("program"))] + [str(word) for word in check.get("args", ())])
+    yield Finding("command", OK, "%s, for at most %s s" % (words, check.get("timeout_sec")), "")
+
+
+def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
+    """Return the names that the service allows. Raises ConnectError, ProtocolError and OSError."""
+    # No command of this name can be allowed: the refusal, as any other answer, names those that are.
+    request = protocol.Request("-", (), "/", features=("details",), check=True)
+    with client.connect(socket_path) as connection:
+        connection.send(request)
+        for event in connection.events():
+            if isinstance(event, protocol.Exit):
+                _, _, names = (event.error or ("", ""))[1].rpartition("(allowed: ")
+                return names.rstrip(")").split(", ") if names else []
+    return []
+
+
+# --- the surroundings -------------------------------------------------------------------------------------------------
+
+
+def _wrapper(command: str) -> Finding:
+    """Tell whether `command`, typed here, is the wrapper."""
+    import shutil
+
+    found = shutil.which(command)
+    if found is None:
+        return Finding("wrapper", WARNING, "there is no %s on PATH" % command, "install make-wrapper.sh by that name")
+    try:
+        with open(found, "rb") as file:
+            is_wrapper = b"build-cli" in file.read(4096)
+    except OSError:
+        is_wrapper = False
+    if is_wrapper:
+        return Finding("wrapper", OK, "%s is %s" % (command, found), "")
+    return Finding(
+        "wrapper", WARNING, "%s is %s, the container's own" % (command, found), "put the wrapper before it on PATH"
+    )
+
+
+def _host(config_path: Optional[str]) -> Iterator[Finding]:
+    """Look at what only the host has: the configuration, its log, and the last build in that."""
+    if sys.version_info < (3, 9):  # build-service does not run here
+        return
+    from . import config
+
+    path = config.locate(config_path, os.environ)
+    if config_path is None and not os.path.exists(path):
+        return
+    try:
+        settings = config.load(path)
+    except config.ConfigError as exc:
+        for fault in exc.faults:
+            yield Finding("configuration", FAILURE, fault, "mend it; build-service --check-config tells when it is")
+        return
+    yield Finding("configuration", OK, "%s is valid" % path, "")
+    for warning in config.warnings(settings):
+        yield Finding("configuration", WARNING, warning, "")
+    if settings.logging.directory:
+        for finding in _log(settings.logging.directory):
+            yield finding
+
+
+def _log(directory: str) -> Iterator[Finding]:
+    if os.geteuid() != 0 and not os.access(directory, os.R_OK):
+        return  # an ordinary user does not see the host's log
+    try:
+        space = os.statvfs(directory)
+    except OSError as exc:
+        yield Finding("log", WARNING, "%s: %s" % (directory, exc.strerror), "mkdir -m 0750 %s" % directory)
+        return
+    if not os.access(directory, os.W_OK):
+        yield Finding("log", WARNING, "%s cannot be written: lines are dropped" % directory, "mend its mode or mount")
+    elif not space.f_bavail:
+        yield Finding("log", WARNING, "%s is full: lines are dropped" % directory, "make room there")
+    else:
+        yield Finding("log", OK, "%s can be written" % directory, "")
+    last = _last_build(directory + "/build-service.log")
+    if last:
+        yield Finding("last build", OK, last, "")
+
+
+def _last_build(path: str) -> str:
+    """Return when and how the last build in the log ended, and how long ago that is; "" for none."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        when, _, rest = line.partition(" ")
+        for ending in ("build completed", "build timed out", "build cancelled"):
+            if " build_service: %s " % ending in rest:
+                fields = dict(word.split("=", 1) for word in rest.split(" ") if "=" in word)
+                return "%s %s, user %s, exit code %s" % (when, ending, fields.get("user"), fields.get("exit_code"))
+    return ""
