@@ -4,6 +4,8 @@
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
 # make install     DESTDIR= PREFIX=/usr/local, and make uninstall
+# make rpm         packages in dist/, the service and the client alone, for Rocky Linux and its kin; make deb for
+#                  Debian and its kin, make wheel of the library
 
 PREFIX        = /usr/local
 SYSCONFDIR    = /etc
@@ -44,7 +46,7 @@ INSTALLED  = $(addprefix $(BINDIR)/,$(PROGRAMS)) $(addprefix $(SHAREDIR)/,$(notd
 	$(addprefix $(MANDIR)/man8/,$(notdir $(MAN8))) $(addprefix $(COMPLETIONDIR)/,$(notdir $(COMPLETION))) \
 	$(TMPFILESDIR)/build-service.conf
 
-.PHONY: help test lint types check-python demo bench dist install uninstall no-blanks clean
+.PHONY: help test lint types check-python demo bench dist install uninstall no-blanks rpm deb wheel clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -103,6 +105,33 @@ uninstall: no-blanks
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 	-rmdir $(DESTDIR)$(SHAREDIR) $(DESTDIR)$(CONFIGDIR) 2>/dev/null || true
 
+# Each packs what `make install` installs. Times in a package are those of the last commit, or of the changelog where
+# there is no git: the same sources, Pythons and tools give the same bytes.
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/buildcore/__init__.py)
+RELEASE  = 1
+rpm deb wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date -r CHANGELOG.md +%s)
+
+rpm:
+	@command -v rpmbuild >/dev/null || { \
+		echo "rpmbuild is needed; on Rocky Linux: dnf install rpm-build, on Debian: apt-get install rpm" >&2; exit 1; }
+	rm -rf build/rpm
+	mkdir -p build/rpm
+	rpmbuild -bb --quiet --define '_topdir $(CURDIR)/build/rpm' --define '_tmppath $(CURDIR)/build/rpm' \
+		--define '_sourcedir $(CURDIR)' \
+		--define '_rpmdir $(abspath $(DIST))' --define '_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' \
+		--define 'package_version $(VERSION)' --define 'package_release $(RELEASE)' etc/packaging/build-service.spec
+	@ls $(DIST)/build-service-*$(VERSION)-$(RELEASE).noarch.rpm
+
+deb: check-python
+	rm -rf build/deb
+	$(MAKE) install DESTDIR=$(CURDIR)/build/deb PREFIX=/usr
+	$(PYTHON) etc/packaging/deb.py --tree build/deb --version $(VERSION)-$(RELEASE) --output $(DIST)
+
+wheel: check-python
+	rm -rf build/lib build/bdist.*
+	umask 022; $(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+	@ls $(DIST)/buildcore-$(VERSION)-*.whl
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist lib/buildcore.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find lib tests etc -name __pycache__ -type d -prune -exec rm -rf {} +
