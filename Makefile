@@ -1,5 +1,6 @@
 # make demo        see it work: a service on a private socket, a small C project built through it
 # make test        lint, types and all tests; as root also what needs other users. TESTS="-k wrapper" picks some
+# make test-pythons  the shipped programs with the other Pythons of this machine
 # make bench       what it costs: time, throughput, memory
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
@@ -46,7 +47,7 @@ INSTALLED  = $(addprefix $(BINDIR)/,$(PROGRAMS)) $(addprefix $(SHAREDIR)/,$(notd
 	$(addprefix $(MANDIR)/man8/,$(notdir $(MAN8))) $(addprefix $(COMPLETIONDIR)/,$(notdir $(COMPLETION))) \
 	$(TMPFILESDIR)/build-service.conf
 
-.PHONY: help test lint types check-python demo bench dist install uninstall no-blanks rpm deb wheel clean
+.PHONY: help test test-pythons lint types check-python demo bench dist install uninstall no-blanks rpm deb wheel clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -56,6 +57,9 @@ check-python:
 
 test: lint types
 	$(VENV)/bin/python tests/run.py $(TESTS)
+
+test-pythons: $(VENV_STAMP)
+	$(VENV)/bin/python tests/pythons.py
 
 lint: $(VENV_STAMP)
 	$(VENV)/bin/ruff check $(SOURCES)

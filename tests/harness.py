@@ -94,6 +94,17 @@ def daemon_python_directory() -> str:
     return candidate if run.returncode == 0 else os.path.dirname(os.path.abspath(sys.executable))
 
 
+def other_pythons(oldest_minor: int) -> list[str]:
+    """Each further Python 3 of this machine, on PATH or in pyenv's place, one of a version."""
+    found = {}
+    places = [str(path.parent) for path in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))]
+    for minor in range(oldest_minor, 20):
+        path = shutil.which(f"python3.{minor}", path=os.pathsep.join([SYSTEM_PATH, *places]))
+        if path and subprocess.run([path, "-S", "-c", ""], capture_output=True).returncode == 0:
+            found[minor] = path
+    return list(found.values())
+
+
 def daemon_path() -> str:
     """The PATH that a daemon is started with."""
     return _search_path(daemon_python_directory())

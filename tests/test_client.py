@@ -27,9 +27,8 @@ from typing import Any
 import pytest
 
 import harness
-from harness import BIN, SYSTEM_PATH, Service, read_until, run_as, write_tree
+from harness import BIN, SYSTEM_PATH, Service, other_pythons, read_until, run_as, write_tree
 from harness_world import DEV1, inside
-from test_packaging import other_pythons
 from wire import WAITING, Gate, assert_ended, at_rest, await_handler, foreign_processes, waiting_make
 
 StartService = Callable[..., Service]

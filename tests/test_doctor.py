@@ -16,10 +16,9 @@ import pytest
 
 import harness
 from buildcore import doctor
-from harness import BIN, SYSTEM_PATH, Service, run_as, write_tree
+from harness import BIN, SYSTEM_PATH, Service, other_pythons, run_as, write_tree
 from harness_world import DEV1, OUTSIDER, UID_WITHOUT_ACCOUNT, User, inside
 from test_client import CALLER, FakeServer
-from test_packaging import other_pythons
 from wire import at_rest
 
 StartService = Callable[..., Service]

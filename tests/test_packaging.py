@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import BIN, SYSTEM_PATH, TREE, Service, write_tree
+from harness import BIN, SYSTEM_PATH, TREE, Service, other_pythons, write_tree
 from harness_world import ROOT
 from test_layers import CLIENT
 
@@ -57,17 +57,6 @@ def programs() -> Iterator[Path]:
     directory = harness.open_directory()
     yield dist(directory)
     shutil.rmtree(directory)
-
-
-def other_pythons(oldest_minor: int) -> list[str]:
-    """Each further Python 3 of this machine, on PATH or in pyenv's place, one of a version."""
-    found = {}
-    places = [str(path.parent) for path in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))]
-    for minor in range(oldest_minor, 20):
-        path = shutil.which(f"python3.{minor}", path=os.pathsep.join([SYSTEM_PATH, *places]))
-        if path and subprocess.run([path, "-S", "-c", ""], capture_output=True).returncode == 0:
-            found[minor] = path
-    return list(found.values())
 
 
 # --- the launchers ------------------------------------------------------------------------------------------------
