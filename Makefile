@@ -1,6 +1,7 @@
 # make demo        see it work: a service on a private socket, a small C project built through it
 # make test        lint, types and all tests; as root also what needs other users. TESTS="-k wrapper" picks some
 # make test-pythons  the shipped programs with the other Pythons of this machine
+# make test-container  rootless podman for real, as root; says what is missing. TESTS= as above
 # make bench       what it costs: time, throughput, memory
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
@@ -60,6 +61,10 @@ test: lint types
 
 test-pythons: $(VENV_STAMP)
 	$(VENV)/bin/python tests/pythons.py
+
+.PHONY: test-container
+test-container: $(VENV_STAMP)
+	@PYTHONPATH='$(CURDIR)/tests' $(VENV)/bin/python -B -m container.run $(TESTS)
 
 lint: $(VENV_STAMP)
 	$(VENV)/bin/ruff check $(SOURCES)

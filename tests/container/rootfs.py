@@ -1,0 +1,82 @@
+"""The file system of the tests' image: a small Debian with python3 and make, made once and kept as a tar file.
+
+`run` asks whether it is there, `world` has it made, and the fixtures give it to podman. It is kept below
+BUILD_TEST_CACHE, by default ~/.cache/build-service-test; removing that directory is all it takes to have it made anew.
+BUILD_TEST_SUITE and BUILD_TEST_MIRROR name another Debian than the machine's own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+PACKAGES = ("python3", "make")
+"""What the image has beyond a minimal Debian: Python for the client (python3-minimal lacks json), and a make, which the
+wrapper hides."""
+
+OS_RELEASE = Path("/etc/os-release")  # os-release(5)
+
+LEFT_OUT = ("./dev/*", "./proc/*", "./sys/*", "./var/cache/apt/*", "./var/lib/apt/lists/*", "./usr/share/doc/*",
+            "./usr/share/locale/*", "./usr/share/man/*")  # fmt: skip
+"""What no test needs: half of it."""
+
+
+def cache_directory() -> Path:
+    """Where the tar file is kept; it need not exist."""
+    named = os.environ.get("BUILD_TEST_CACHE")
+    if named:
+        return Path(os.path.abspath(named))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "build-service-test"
+
+
+def suite() -> str:
+    """The Debian release of the image: BUILD_TEST_SUITE, else this machine's if it is a Debian, else bookworm."""
+    lines = OS_RELEASE.read_text().splitlines() if OS_RELEASE.exists() else []
+    own = next((line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME=")), "")
+    return os.environ.get("BUILD_TEST_SUITE") or ("ID=debian" in lines and own) or "bookworm"
+
+
+def file_name() -> str:
+    """The name of the tar file, which tells what is in it."""
+    return "-".join([suite(), platform.machine(), *PACKAGES]) + ".tar"
+
+
+def cached() -> bool:
+    """True when the file system need not be made."""
+    return (cache_directory() / file_name()).exists()
+
+
+def mirror() -> list[str]:
+    """The mirror to take packages from, as debootstrap's argument: BUILD_TEST_MIRROR, else the one that apt is set up
+    with for this suite; none, which leaves it to debootstrap, where there is no such."""
+    named = os.environ.get("BUILD_TEST_MIRROR")
+    if named:
+        return [named]
+    form = ["--format", "$(RELEASE) $(SITE)", "Created-By: Packages", "Component: main"]
+    try:
+        targets = subprocess.run(["apt-get", "indextargets", *form], stdout=subprocess.PIPE, text=True).stdout
+    except FileNotFoundError:
+        return []
+    sites = [site for release, site in map(str.split, targets.splitlines()) if release == suite()]
+    return sites[:1]
+
+
+def make(directory: Path, tree: Path) -> None:
+    """Makes the tar file in `directory` out of `tree`, an empty directory that may hold device files.
+
+    The file appears under its name when it is whole. Raises SystemExit with debootstrap's last words.
+    """
+    command = ["debootstrap", "--variant=minbase", "--include=" + ",".join(PACKAGES), suite(), str(tree), *mirror()]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    if run.returncode:
+        last = "\n".join(run.stdout.splitlines()[-10:])
+        raise SystemExit(f"test-container: debootstrap {suite()} failed ({run.returncode}):\n{last}")
+    partial = directory / f".{file_name()}.{os.getpid()}.partial"
+    excluded = [f"--exclude={pattern}" for pattern in LEFT_OUT]
+    try:
+        subprocess.run(["tar", "-C", tree, "--numeric-owner", *excluded, "-cf", partial, "."], check=True)
+        partial.replace(directory / file_name())
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""The world of the container tests: the private one of harness_world, and what rootless podman needs beyond it.
+
+`run` starts this as the first process of new mount, pid and ipc namespaces; it sets the world up, installs the project
+into it and becomes pytest. Every container, daemon and helper of podman lives below that process, so none survives
+it. It must never write to the checkout, which may be read-only, nor anywhere else outside of the world but the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import harness_world
+from container import rootfs
+from harness_world import CHECKOUT, DEV1, ROOT, User
+
+INSIDE = "BUILD_TEST_CONTAINER_WORLD"
+"""Set in the environment of whatever runs inside this world; the tests of this directory are collected nowhere else."""
+
+PODMAN_USER = DEV1
+SUBID_START = 300000
+SUBID_COUNT = 65536
+"""The subordinate ids of PODMAN_USER (subuid(5))."""
+
+CACHE = Path("/mnt")
+"""The cache inside, where its own path may be hidden."""
+
+INSTALLED = Path("/run/installed")
+PREFIX = "/usr/local"
+INSTALLED_BIN = INSTALLED / PREFIX.lstrip("/") / "bin"
+INSTALLED_SHARE = INSTALLED / PREFIX.lstrip("/") / "share/build-service"
+BUILD_CTL = INSTALLED_BIN / "build-ctl"
+"""What `make install DESTDIR=/run/installed` made."""
+
+
+def runtime_directory(user: User) -> Path:
+    """The user's XDG_RUNTIME_DIR."""
+    return Path("/run/user") / str(user.uid)
+
+
+def inside() -> bool:
+    """True in a process that runs in this world."""
+    return harness_world.inside() and os.environ.get(INSIDE) == "1"
+
+
+def enter() -> None:
+    """Turns the namespaces that this process is the first one of into the world."""
+    cache = rootfs.cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    _mount("--bind", cache, CACHE)
+    if not harness_world.enter():
+        raise SystemExit("test-container: no private world, see above")
+    _mount("-t", "proc", "proc", "/proc")
+    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")  # podman's locks
+    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/var/tmp")
+    # crun refuses hosts that have cgroup v1 controllers and v2 side by side: a pure v2 tree is always there to mount.
+    _mount("-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+    for name in ("subuid", "subgid"):
+        private = Path("/run") / name
+        private.write_text(f"{PODMAN_USER.name}:{SUBID_START}:{SUBID_COUNT}\n")
+        _mount("--bind", private, Path("/etc") / name)
+    runtime = runtime_directory(PODMAN_USER)
+    runtime.mkdir(mode=0o700, parents=True)
+    os.chown(runtime, PODMAN_USER.uid, PODMAN_USER.gid)
+    _mount("--make-rshared", "/")  # as systemd has it on a real host
+    os.environ[INSIDE] = "1"
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def make_rootfs() -> None:
+    """Makes the image's file system, in memory, unless the cache has it."""
+    if (CACHE / rootfs.file_name()).exists():
+        return
+    print(f"making the image's file system, Debian {rootfs.suite()}, with debootstrap (a minute)", flush=True)
+    tree = Path("/run/rootfs")
+    tree.mkdir()
+    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", tree)  # unlike /run it may hold device files
+    rootfs.make(CACHE, tree)
+    subprocess.run(["umount", tree], check=True)
+
+
+def install() -> None:
+    """`make install` into INSTALLED, as a packager would."""
+    options = [f"DESTDIR={INSTALLED}", f"PREFIX={PREFIX}", "DIST=/run/dist"]
+    subprocess.run(["make", "-s", "-C", CHECKOUT, "install", *options], check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    enter()
+    make_rootfs()
+    install()
+    os.environ["BUILD_TEST_BIN"] = str(INSTALLED_BIN)
+    os.chdir(ROOT)
+    pytest = [sys.executable, "-B", "-m", "pytest", "-o", "cache_dir=/tmp/pytest", "tests/container", *sys.argv[1:]]
+    os.execv(sys.executable, pytest)
+
+
+if __name__ == "__main__":
+    main()
