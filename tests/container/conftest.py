@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import harness
-from container import podman, rootfs, world
+from container import podman, world
 from harness import Daemon
 from harness_world import User
 
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def image() -> Iterator[None]:
     """podman's user has podman.IMAGE."""
     before = harness.descendants(os.getpid())
-    podman.make_image(world.CACHE / rootfs.file_name())
+    podman.make_image(world.ROOTFS)
     yield
     podman.end_pause_process()
     podman.reap(before)

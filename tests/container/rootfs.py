@@ -38,14 +38,9 @@ def suite() -> str:
     return os.environ.get("BUILD_TEST_SUITE") or ("ID=debian" in lines and own) or "bookworm"
 
 
-def file_name() -> str:
-    """The name of the tar file, which tells what is in it."""
-    return "-".join([suite(), platform.machine(), *PACKAGES]) + ".tar"
-
-
-def cached() -> bool:
-    """True when the file system need not be made."""
-    return (cache_directory() / file_name()).exists()
+def cached_file() -> Path:
+    """The tar file, which may have to be made first; its name tells what is in it."""
+    return cache_directory() / ("-".join([suite(), platform.machine(), *PACKAGES]) + ".tar")
 
 
 def mirror() -> list[str]:
@@ -63,20 +58,20 @@ def mirror() -> list[str]:
     return sites[:1]
 
 
-def make(directory: Path, tree: Path) -> None:
-    """Makes the tar file in `directory` out of `tree`, an empty directory that may hold device files.
+def make(tar: Path, tree: str) -> None:
+    """Makes the file `tar` out of `tree`, an empty directory that may hold device files.
 
     The file appears under its name when it is whole. Raises SystemExit with debootstrap's last words.
     """
-    command = ["debootstrap", "--variant=minbase", "--include=" + ",".join(PACKAGES), suite(), str(tree), *mirror()]
+    command = ["debootstrap", "--variant=minbase", "--include=" + ",".join(PACKAGES), suite(), tree, *mirror()]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if run.returncode:
         last = "\n".join(run.stdout.splitlines()[-10:])
         raise SystemExit(f"test-container: debootstrap {suite()} failed ({run.returncode}):\n{last}")
-    partial = directory / f".{file_name()}.{os.getpid()}.partial"
+    partial = Path(f"{tree}.partial")
     excluded = [f"--exclude={pattern}" for pattern in LEFT_OUT]
     try:
         subprocess.run(["tar", "-C", tree, "--numeric-owner", *excluded, "-cf", partial, "."], check=True)
-        partial.replace(directory / file_name())
+        partial.replace(tar)
     finally:
         partial.unlink(missing_ok=True)

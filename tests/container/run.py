@@ -42,7 +42,7 @@ NAMESPACES = ("--mount", "--pid", "--ipc", "--fork", "--kill-child", "--propagat
 
 def missing_packages() -> dict[str, str]:
     """What is not found, as {program: Debian package}."""
-    needed = {**PACKAGES, **({} if rootfs.cached() else PACKAGES_FOR_THE_IMAGE)}
+    needed = {**PACKAGES, **({} if rootfs.cached_file().exists() else PACKAGES_FOR_THE_IMAGE)}
     return {program: package for program, package in needed.items() if not shutil.which(program, path=SEARCHED)}
 
 
@@ -50,6 +50,7 @@ def obstacles() -> Iterator[str]:
     """One line for each reason why the tests cannot run here."""
     if os.geteuid() != 0:
         yield "root is needed: the service under test is root's (sudo make test-container)"
+        return
     for program, package in missing_packages().items():
         yield f"{program} is missing (Debian package {package})"
     if missing_packages():

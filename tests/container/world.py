@@ -8,8 +8,10 @@ it. It must never write to the checkout, which may be read-only, nor anywhere el
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import harness_world
@@ -24,8 +26,8 @@ SUBID_START = 300000
 SUBID_COUNT = 65536
 """The subordinate ids of PODMAN_USER (subuid(5))."""
 
-CACHE = Path("/mnt")
-"""The cache inside, where its own path may be hidden."""
+ROOTFS = Path("/run/rootfs.tar")
+"""The file system of the image inside, where the cache's own path may be hidden."""
 
 INSTALLED = Path("/run/installed")
 PREFIX = "/usr/local"
@@ -47,11 +49,11 @@ def inside() -> bool:
 
 def enter() -> None:
     """Turns the namespaces that this process is the first one of into the world."""
-    cache = rootfs.cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    _mount("--bind", cache, CACHE)
-    if not harness_world.enter():
-        raise SystemExit("test-container: no private world, see above")
+    with open(made_rootfs(), "rb") as tar:
+        if not harness_world.enter():
+            raise SystemExit("test-container: no private world, see above")
+        with open(ROOTFS, "wb") as inside:
+            shutil.copyfileobj(tar, inside)
     _mount("-t", "proc", "proc", "/proc")
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")  # podman's locks
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/var/tmp")
@@ -72,16 +74,19 @@ def _mount(*arguments: str | Path) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
-def make_rootfs() -> None:
-    """Makes the image's file system, in memory, unless the cache has it."""
-    if (CACHE / rootfs.file_name()).exists():
-        return
-    print(f"making the image's file system, Debian {rootfs.suite()}, with debootstrap (a minute)", flush=True)
-    tree = Path("/run/rootfs")
-    tree.mkdir()
-    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", tree)  # unlike /run it may hold device files
-    rootfs.make(CACHE, tree)
-    subprocess.run(["umount", tree], check=True)
+def made_rootfs() -> Path:
+    """The file system of the image; it is made, in memory, unless the cache has it."""
+    tar = rootfs.cached_file()
+    if not tar.exists():
+        print(f"making the image's file system, Debian {rootfs.suite()}, with debootstrap (a minute)", flush=True)
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="tree-", dir=tar.parent) as tree:
+            _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", tree)
+            try:
+                rootfs.make(tar, tree)
+            finally:
+                subprocess.run(["umount", tree], check=True)
+    return tar
 
 
 def install() -> None:
@@ -92,7 +97,6 @@ def install() -> None:
 
 def main() -> None:
     enter()
-    make_rootfs()
     install()
     os.environ["BUILD_TEST_BIN"] = str(INSTALLED_BIN)
     os.chdir(ROOT)
