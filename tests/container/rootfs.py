@@ -31,11 +31,16 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "build-service-test"
 
 
+def own_suite() -> str:
+    """The Debian release that this machine runs; "" if it runs something else."""
+    lines = OS_RELEASE.read_text().splitlines() if OS_RELEASE.exists() else []
+    codename = next((line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME=")), "")
+    return codename if "ID=debian" in lines else ""
+
+
 def suite() -> str:
     """The Debian release of the image: BUILD_TEST_SUITE, else this machine's if it is a Debian, else bookworm."""
-    lines = OS_RELEASE.read_text().splitlines() if OS_RELEASE.exists() else []
-    own = next((line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME=")), "")
-    return os.environ.get("BUILD_TEST_SUITE") or ("ID=debian" in lines and own) or "bookworm"
+    return os.environ.get("BUILD_TEST_SUITE") or own_suite() or "bookworm"
 
 
 def cached_file() -> Path:
@@ -44,8 +49,8 @@ def cached_file() -> Path:
 
 
 def mirror() -> list[str]:
-    """The mirror to take packages from, as debootstrap's argument: BUILD_TEST_MIRROR, else the one that apt is set up
-    with for this suite; none, which leaves it to debootstrap, where there is no such."""
+    """The mirror to take packages from, as debootstrap's argument: BUILD_TEST_MIRROR, else this machine's if it is a
+    Debian; none leaves it to debootstrap."""
     named = os.environ.get("BUILD_TEST_MIRROR")
     if named:
         return [named]
@@ -54,7 +59,7 @@ def mirror() -> list[str]:
         targets = subprocess.run(["apt-get", "indextargets", *form], stdout=subprocess.PIPE, text=True).stdout
     except FileNotFoundError:
         return []
-    sites = [site for release, site in map(str.split, targets.splitlines()) if release == suite()]
+    sites = [site for release, site in map(str.split, targets.splitlines()) if release == own_suite()]
     return sites[:1]
 
 

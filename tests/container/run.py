@@ -68,8 +68,8 @@ def main() -> None:
     found = list(obstacles())
     if found:
         sys.exit("\n".join(f"test-container: {line}" for line in found))
-    print(f"{version('podman')}, {version('crun')}, Linux {platform.release()}, Python {platform.python_version()}")
-    sys.stdout.flush()
+    host = f"Linux {platform.release()}, Python {platform.python_version()}"
+    print(f"{version('podman')}, {version('crun')}, {host}; in the image Debian {rootfs.suite()}", flush=True)
     os.environ["PATH"] = f"{SEARCHED}:{os.environ.get('PATH', '')}"
     world = [sys.executable, "-B", "-m", "container.world", *sys.argv[1:]]
     os.execvp("unshare", ["unshare", *NAMESPACES, *world])

@@ -19,9 +19,9 @@ WITH_BUILD_CTL = [f"--volume={BUILD_CTL}:/usr/local/bin/build-ctl:ro"]
 """Images need not have the program."""
 
 
-def doctor(project: Path, as_user: Sequence[str] = AS_USER, *options: str) -> subprocess.CompletedProcess[str]:
+def doctor(project: Path, as_user: Sequence[str] = AS_USER) -> subprocess.CompletedProcess[str]:
     """Runs the doctor in a container of its own, in the project."""
-    return run("build-ctl", "doctor", options=[*WITH_BUILD_CTL, *mounts(project), *options], as_user=as_user)
+    return run("build-ctl", "doctor", options=[*WITH_BUILD_CTL, *mounts(project)], as_user=as_user)
 
 
 @pytest.mark.usefixtures("daemon")
@@ -39,7 +39,7 @@ def test_lost_groups_are_named_with_the_option_that_keeps_them(project: Path) ->
 
 @pytest.mark.usefixtures("daemon")
 def test_a_subordinate_uid_is_named_with_the_option_that_keeps_the_user(project: Path) -> None:
-    ill = doctor(project, [KEEP_GROUPS, "--user=1000:1000"], "--workdir=/")
+    ill = doctor(project, [KEEP_GROUPS, "--user=1000:1000"])
     assert "--userns=keep-id" in ill.stdout
     assert ill.returncode == 1
 
