@@ -17,8 +17,6 @@ from harness import Daemon
 from harness_world import User
 
 collect_ignore_glob = [] if world.inside() else ["test_*.py"]
-if not world.BUILD_CTL.exists():
-    collect_ignore_glob.append("test_container_doctor.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
