@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import harness
-from container.world import INSTALLED_BIN, INSTALLED_SHARE, PODMAN_USER, runtime_directory
+from container.world import INSTALLED_BIN, INSTALLED_SHARE, PODMAN_USER, RUNTIME_DIRECTORY
 from harness import Process, popen_as, run_as, write_tree
-from harness_world import User
 
 BASE_IMAGE = "localhost/debian"
 IMAGE = "localhost/build-service-test"
@@ -50,21 +50,21 @@ runtime = "crun"
 }
 
 
-def environment(user: User) -> dict[str, str]:
-    """What podman needs to know of its user's login beyond the ordinary."""
-    return {"XDG_RUNTIME_DIR": str(runtime_directory(user)), "TMPDIR": "/tmp"}
+ENVIRONMENT = {"XDG_RUNTIME_DIR": str(RUNTIME_DIRECTORY), "TMPDIR": "/tmp"}
+"""What podman needs to know of its user's login beyond the ordinary."""
 
 
-def podman(*arguments: str | Path, user: User = PODMAN_USER, **options: Any) -> subprocess.CompletedProcess[str]:
+def podman(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a podman command to its end; `options` as for run_as."""
     options = {"timeout": STEP_SEC, **options}
-    return run_as(user, ["podman", *arguments], options.pop("cwd", user.home), environment(user), **options)
+    return run_as(PODMAN_USER, ["podman", *arguments], PODMAN_USER.home, ENVIRONMENT, **options)
 
 
-def started(*arguments: str | Path, user: User = PODMAN_USER, **options: Any) -> subprocess.Popen[bytes]:
-    """Starts a podman command; stdout and stderr are pipes unless `options` say otherwise."""
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return popen_as(user, ["podman", *arguments], user.home, environment(user), **options)
+def started(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    """Starts a podman command; stdout and stderr are pipes."""
+    argv = ["podman", *arguments]
+    pipe = subprocess.PIPE
+    return popen_as(PODMAN_USER, argv, PODMAN_USER.home, ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
 def succeeded(run: subprocess.CompletedProcess[str]) -> str:
@@ -92,9 +92,9 @@ def make_image(tar: Path) -> None:
 
 def end_pause_process() -> None:
     """Ends the process that keeps podman's user namespace; the next podman command would start another."""
-    path = runtime_directory(PODMAN_USER) / "libpod/tmp/pause.pid"
+    path = RUNTIME_DIRECTORY / "libpod/tmp/pause.pid"
     if path.exists():
-        os.kill(int(path.read_text()), 9)
+        os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 # --- containers ---------------------------------------------------------------------------------------------------
@@ -106,11 +106,9 @@ def mounts(directory: Path) -> list[str]:
     return [f"--volume={WORKSPACE}:{WORKSPACE}", f"--workdir={directory}", f"--volume={RUN_DIRECTORY}:{RUN_DIRECTORY}"]
 
 
-def run(
-    *command: str, options: Sequence[str | Path], as_user: Sequence[str] = AS_USER, **further: Any
-) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a container of its own; `as_user` and `options` are podman's, `further` run_as's."""
-    return podman("run", "--rm", *as_user, *options, IMAGE, *command, **further)
+def run(*command: str, options: Sequence[str], as_user: Sequence[str] = AS_USER) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a container of its own; `as_user` and `options` are podman's."""
+    return podman("run", "--rm", *as_user, *options, IMAGE, *command)
 
 
 class Container(NamedTuple):
@@ -132,7 +130,7 @@ class Container(NamedTuple):
 
 
 @contextmanager
-def running(*command: str, options: Sequence[str | Path], as_user: Sequence[str] = AS_USER) -> Iterator[Container]:
+def running(*command: str, options: Sequence[str], as_user: Sequence[str] = AS_USER) -> Iterator[Container]:
     """A container in the background; whatever it does at the end of the block, it is removed."""
     name = succeeded(podman("run", "--detach", *as_user, *options, IMAGE, *command))
     try:

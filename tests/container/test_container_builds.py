@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from container.podman import IMAGE, KEEP_ID, RUN_DIRECTORY, WORKSPACE, environment, mounts, run
+from container.podman import ENVIRONMENT, IMAGE, KEEP_ID, RUN_DIRECTORY, WORKSPACE, mounts, run
 from container.terminal import Terminal
-from container.world import PODMAN_USER, runtime_directory
+from container.world import PODMAN_USER, RUNTIME_DIRECTORY
 from harness import Daemon, write_tree
 from harness_world import ROOT
 
@@ -31,7 +31,7 @@ def readme_command() -> str:
 def test_the_command_of_the_readme_starts_a_container_that_builds_on_the_host(daemon: Daemon, project: Path) -> None:
     write_tree(project, {"Makefile": "all:\n\t@echo built by $$(id -un) in $(CURDIR)\n"}, PODMAN_USER)
     command = readme_command().replace("IMAGE", f"{IMAGE} make -C {project.name}")
-    with Terminal(PODMAN_USER, ["sh", "-c", command], environment(PODMAN_USER)) as terminal:
+    with Terminal(PODMAN_USER, ["sh", "-c", command], ENVIRONMENT) as terminal:
         shown, code = terminal.end()
     assert f"built by {PODMAN_USER.name} in {project}" in shown
     assert code == 0
@@ -120,7 +120,7 @@ def test_without_the_mapping_the_path_of_the_container_is_refused(project: Path)
 
 
 def test_a_users_own_service_is_reached_without_any_group(project: Path) -> None:
-    directory = runtime_directory(PODMAN_USER) / "build-service"
+    directory = RUNTIME_DIRECTORY / "build-service"
     settings = {
         "service": {"socket_path": str(directory / "build-service.sock")},
         "build": {"workspace_root": "/home"},

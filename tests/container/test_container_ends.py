@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from container.podman import AS_USER, IMAGE, environment, mounts, podman, run, running, succeeded
+from container.podman import AS_USER, ENVIRONMENT, IMAGE, mounts, podman, run, running, succeeded
 from container.terminal import INTERRUPT, Terminal
 from container.world import PODMAN_USER
 from harness import Daemon, await_exit, await_file, write_tree
@@ -32,7 +32,7 @@ def await_build(project: Path) -> int:
 def at_terminal(project: Path, *command: str) -> Terminal:
     """A container that is started at a terminal."""
     argv = ["podman", "run", "--rm", "-it", *AS_USER, *mounts(project), IMAGE, *command]
-    return Terminal(PODMAN_USER, argv, environment(PODMAN_USER))
+    return Terminal(PODMAN_USER, argv, ENVIRONMENT)
 
 
 def test_an_interrupt_at_the_terminal_ends_the_build_on_the_host(endless: Path) -> None:

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import harness_world
 from container import rootfs
-from harness_world import CHECKOUT, DEV1, ROOT, User
+from harness_world import CHECKOUT, DEV1, ROOT
 
 INSIDE = "BUILD_TEST_CONTAINER_WORLD"
 """Set in the environment of whatever runs inside this world; the tests of this directory are collected nowhere else."""
 
 PODMAN_USER = DEV1
+RUNTIME_DIRECTORY = Path("/run/user") / str(PODMAN_USER.uid)
+"""Its XDG_RUNTIME_DIR."""
+
 SUBID_START = 300000
 SUBID_COUNT = 65536
 """The subordinate ids of PODMAN_USER (subuid(5))."""
@@ -37,11 +40,6 @@ BUILD_CTL = INSTALLED_BIN / "build-ctl"
 """What `make install DESTDIR=/run/installed` made."""
 
 
-def runtime_directory(user: User) -> Path:
-    """The user's XDG_RUNTIME_DIR."""
-    return Path("/run/user") / str(user.uid)
-
-
 def inside() -> bool:
     """True in a process that runs in this world."""
     return harness_world.inside() and os.environ.get(INSIDE) == "1"
@@ -49,6 +47,7 @@ def inside() -> bool:
 
 def enter() -> None:
     """Turns the namespaces that this process is the first one of into the world."""
+    os.umask(0o022)
     with open(made_rootfs(), "rb") as tar:
         if not harness_world.enter():
             raise SystemExit("test-container: no private world, see above")
@@ -63,9 +62,8 @@ def enter() -> None:
         private = Path("/run") / name
         private.write_text(f"{PODMAN_USER.name}:{SUBID_START}:{SUBID_COUNT}\n")
         _mount("--bind", private, Path("/etc") / name)
-    runtime = runtime_directory(PODMAN_USER)
-    runtime.mkdir(mode=0o700, parents=True)
-    os.chown(runtime, PODMAN_USER.uid, PODMAN_USER.gid)
+    RUNTIME_DIRECTORY.mkdir(mode=0o700, parents=True)
+    os.chown(RUNTIME_DIRECTORY, PODMAN_USER.uid, PODMAN_USER.gid)
     _mount("--make-rshared", "/")  # as systemd has it on a real host
     os.environ[INSIDE] = "1"
 
