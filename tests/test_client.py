@@ -526,6 +526,22 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(name: str, one: Se
         assert process.returncode == 0
 
 
+def test_it_waits_where_a_signal_that_came_just_before_wakes_it(fake: FakeServer) -> None:
+    """Python's handlers run between two steps: before a blocking recv(2) a signal would go unheard until it returns."""
+    process = fake.start()
+    connection, _ = fake.accept()
+    with connection:
+        connection.sendall(b'{"type":"stdout","data":"first\\n"}\n')
+        assert process.stdout and process.stdout.readline() == b"first\n"
+        deadline = time.monotonic() + harness.PATIENCE_SEC
+        while "poll" not in Path(f"/proc/{process.pid}/wchan").read_text():
+            assert time.monotonic() < deadline, "it waits somewhere else"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        assert connection.recv(1000) == b'{"type":"cancel","signal":"INT"}\n'
+    process.communicate()
+
+
 BEFORE_THE_FIRST_LINE = re.compile(rb"Fatal Python error: init|argv\[0\]|line 0, in <module>")
 """What Python itself says of a SIGINT in the third of a millisecond before it runs the first line of a program."""
 

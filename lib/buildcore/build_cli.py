@@ -7,6 +7,7 @@ start-up is added to every build.
 
 import errno
 import os
+import select
 
 try:
     import _signal as signal  # type: ignore[import-not-found]  # what `signal` wraps: it saves the import of enum at each start
@@ -128,7 +129,7 @@ def _run(options: Options) -> int:
         catcher = _SignalCatcher(connection)
         connection.send(_request(options))
         try:
-            exit_ = _relay(connection)
+            exit_ = _relay(connection, catcher)
         except protocol.ResponseError as exc:
             catcher.finish()
             return _fail("invalid response from build-service: %s" % exc)
@@ -158,9 +159,9 @@ def _request(options: Options) -> protocol.Request:
     )
 
 
-def _relay(connection: client.Connection) -> protocol.Exit:
+def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> protocol.Exit:
     """Write the build's output where this process's own would go, until the build's exit."""
-    for event in connection.events():
+    for event in connection.events(catcher.wait):
         if isinstance(event, protocol.Exit):
             return event
         _write(1 if event.stream == protocol.STDOUT else 2, event.data)
@@ -174,8 +175,6 @@ def _write(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            import select  # rarely needed, and a start-up cost
-
             select.select((), (fd,), ())
 
 
@@ -190,9 +189,28 @@ class _SignalCatcher:
     def __init__(self, connection: client.Connection) -> None:
         self._connection = connection
         self._caught: "Optional[int]" = None
+        self._wakeup, alarm = os.pipe()
+        os.set_blocking(alarm, False)
+        signal.set_wakeup_fd(alarm)
         for signum in CANCEL_SIGNALS:
             if signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, self._cancel)
+
+    def wait(self, fd: int) -> None:
+        """Return when `fd` is readable, and let no signal pass unheard meanwhile.
+
+        Python calls its handlers between two steps of the program: one that comes just before a blocking call would
+        be heard only after it, so the call has to end by the descriptor that the C handler writes to.
+        """
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            ready = [number for number, _ in poll.poll()]
+            if self._wakeup in ready:
+                os.read(self._wakeup, 64)
+            if fd in ready:
+                return
 
     def _cancel(self, signum: int, frame: object) -> None:
         if self._caught is not None:

@@ -81,8 +81,14 @@ class Connection:
         except OSError:
             pass  # the service is gone, or so far behind that closing the connection is the better word
 
-    def events(self) -> "Iterator[Union[protocol.Output, protocol.Exit]]":
-        """Give the build's events as they come, an Exit last; raises ResponseError."""
+    def events(
+        self, wait: "Optional[Callable[[int], None]]" = None
+    ) -> "Iterator[Union[protocol.Output, protocol.Exit]]":
+        """Give the build's events as they come, an Exit last; raises ResponseError.
+
+        `wait` is called with the connection's descriptor before it is read, to return when it can be: for programs
+        that have to hear signals meanwhile.
+        """
         while True:
             event = self._reader.next_event()
             if event is not None:
@@ -90,6 +96,8 @@ class Connection:
                 if isinstance(event, protocol.Exit):
                     return
                 continue
+            if wait is not None:
+                wait(self._socket.fileno())
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
             except ConnectionError:

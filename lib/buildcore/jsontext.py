@@ -1,8 +1,8 @@
 """JSON text in and out (RFC 8259), at a fraction of the start-up cost of the `json` package.
 
 The client starts once for every `make` in a container, and importing `json` would be a large part of that
-start. `json` is a thin layer over the C module `_json`; this takes what it needs from there, or from `json`
-itself where an interpreter has no such module. Used by `protocol` alone.
+start. `json` is a thin layer over the C module `_json`; this takes what it needs from there. Where an interpreter has
+no such module (Debian's python3-minimal has neither), `jsonplain` does the same in Python. Used by `protocol` alone.
 """
 
 TYPE_CHECKING = False
@@ -32,16 +32,18 @@ class _Rules:
 try:
     from _json import encode_basestring, encode_basestring_ascii, make_scanner
 
-    def _scanner(parse_int: "Callable[[str], int]") -> "Callable[[str, int], Tuple[Any, int]]":
-        return make_scanner(_Rules(parse_int))  # type: ignore[arg-type]
+    def _scan(text: str, parse_int: "Callable[[str], int]") -> "Tuple[Any, int]":
+        scan = make_scanner(_Rules(parse_int))  # type: ignore[arg-type]
+        try:
+            return scan(text, 0)
+        except SystemError:  # up to Python 3.11, _json finds the class of its errors only where json was imported
+            import json.decoder  # noqa: F401
+
+            return scan(text, 0)
 
 except ImportError:
-    import json
-    from json.encoder import encode_basestring, encode_basestring_ascii
-
-    def _scanner(parse_int: "Callable[[str], int]") -> "Callable[[str, int], Tuple[Any, int]]":
-        decoder = json.JSONDecoder(parse_int=parse_int, parse_constant=_no_constant)
-        return decoder.scan_once  # type: ignore[attr-defined,no-any-return]
+    from .jsonplain import encode_basestring, encode_basestring_ascii
+    from .jsonplain import scan as _scan
 
 
 def decode(text: str, parse_int: "Callable[[str], int]" = int) -> "Any":
@@ -57,16 +59,6 @@ def decode(text: str, parse_int: "Callable[[str], int]" = int) -> "Any":
     if end != len(text):
         raise ValueError("more text at character %d" % end)
     return value
-
-
-def _scan(text: str, parse_int: "Callable[[str], int]") -> "Tuple[Any, int]":
-    scan = _scanner(parse_int)
-    try:
-        return scan(text, 0)
-    except SystemError:  # up to Python 3.11, _json finds the class of its errors only where json was imported
-        import json.decoder  # noqa: F401
-
-        return scan(text, 0)
 
 
 def encode(value: object, ascii_only: bool = False) -> str:

@@ -75,6 +75,8 @@ def signal_below(ancestor: int, signum: int) -> None:
         _kill_below(ancestor)
         return
     everything = descendants(ancestor)
+    # Parents first, not the whole group at once: a make that sees its child end before it hears of the signal itself
+    # may lose track of it ("wait: No child processes").
     signal_each(everything, signum)
     signal_each(everything, signal.SIGCONT)
 

@@ -63,8 +63,8 @@ def podman(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 def started(*arguments: str | Path) -> subprocess.Popen[bytes]:
     """Starts a podman command; stdout and stderr are pipes."""
     argv = ["podman", *arguments]
-    pipe = subprocess.PIPE
-    return popen_as(PODMAN_USER, argv, PODMAN_USER.home, ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return popen_as(PODMAN_USER, argv, PODMAN_USER.home, ENVIRONMENT, **streams)
 
 
 def succeeded(run: subprocess.CompletedProcess[str]) -> str:
