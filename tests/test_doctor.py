@@ -288,6 +288,10 @@ ANSWERS = {
     ),
     "no service at all": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it gave no valid answer: an event that is not JSON"),
     "nothing": (b"", "it gave no valid answer: the connection ended before the build's exit"),
+    "a service that is busy": (
+        b'{"type":"stderr","data":"build-service is busy: 1000 callers are served already\\n"}\n' + exit_event(),
+        "build-service is busy: 1000 callers are served already; to mend it: see the service's log on the host",
+    ),
     "a service that stops": (
         exit_event(error={"kind": "stopping", "message": "build-service is stopping: the build was ended"}),
         "build-service is stopping: the build was ended; to mend it: try again",

@@ -19,10 +19,10 @@ PACKAGE = LIBRARY / "buildcore"
 ERRORS, PURE, KERNEL, SYSTEM, ENTRY = range(5)
 LAYERS = {
     ERRORS: {"errors"},
-    PURE: {"arguments", "jsonplain", "jsontext", "policy", "protocol", "settings", "text"},
+    PURE: {"arguments", "jsonplain", "jsontext", "limiter", "policy", "protocol", "settings", "text"},
     KERNEL: {"linux", "processes", "signals"},
-    SYSTEM: {"cgroups", "config", "identity", "listener", "logs", "notify", "paths", "reload", "supervisor"},
-    ENTRY: {"build_cli", "build_ctl", "build_service", "client", "doctor", "link", "server", "session"},
+    SYSTEM: {"cgroups", "config", "identity", "listener", "logs", "notify", "origin", "paths", "reload", "supervisor"},
+    ENTRY: {"build_cli", "build_ctl", "build_service", "client", "doctor", "link", "proof", "server", "session"},
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 SHIPPED = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}

@@ -332,7 +332,8 @@ def test_the_watchdog_is_kicked_on_after_a_reload(flavour: str, manager: Manager
 
 
 def test_a_handover_for_another_process_is_none(start_service: StartService) -> None:
-    left = '{"version":1,"pid":1,"listener":0,"ours":true,"channel":[0,0,0,0],"writer":1,"sessions":[1],"ending":[]}'
+    children = '"channel":[0,0,0,0],"writer":1,"sessions":[[1,0]],"ending":[]'
+    left = f'{{"version":1,"pid":1,"listener":0,"ours":true,{children}}}'
     service = start_service("user", env={"_BUILD_SERVICE_HANDOVER": left})
     greet(service)
     assert service.run("make", "quick").stdout == "quick\n"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from . import __version__, cgroups, config, identity, listener, logs, notify, reload, server, session
+from . import __version__, cgroups, config, identity, listener, logs, notify, proof, reload, server, session
 from .errors import BuildError
 from .settings import Settings
 
@@ -127,6 +127,8 @@ def _absolute(environ: Mapping[str, str], name: str) -> str:
 def _report(settings: Settings, is_trial: bool) -> None:
     for warning in config.warnings(settings):
         print(f"build-service: warning: {warning}", file=sys.stderr)
+    if is_trial:
+        proof.prove(settings)
     print("configuration is valid")
     if is_trial:
         print(sys.executable)
@@ -158,7 +160,8 @@ def _serve(
 
 
 def _begin(settings: Settings, private: bool) -> tuple[socket.socket, listener.Endpoint, logs.Log]:
-    """Open the socket, unless systemd passed one, and the log."""
+    """Open the socket, unless systemd passed one, and the log, once it is proved how builds would run."""
+    proof.prove(settings)
     listening, endpoint = listener.passed(os.environ, os.getpid()) or listener.bind(settings.service, private)
     try:
         if private and settings.logging.directory:

@@ -47,6 +47,7 @@ MAX_SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing NUL (unix(7))."""
 
 MAX_PREFORK = 64
+MAX_CONNECTIONS = 100_000
 MAX_TIMEOUT_SEC = 7 * 24 * 3600
 MAX_GRACE_SEC = 60
 """Below the 90 s that systemd lets a service stop before it kills it (DefaultTimeoutStopSec)."""
@@ -487,6 +488,8 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "service.socket_group": _read_socket_group,
         "service.socket_mode": _read_octal_mode,
         "service.prefork": _integer("processes", 0, MAX_PREFORK),
+        "service.max_connections": _integer("connections", 1, MAX_CONNECTIONS),
+        "service.max_connections_per_user": _integer("connections", 1, MAX_CONNECTIONS),
         "build.workspace_root": _read_workspace_root,
         "build.commands": _read_commands,
         "build.groups": _choice(*GROUPS),

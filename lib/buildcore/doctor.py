@@ -223,12 +223,12 @@ def _judge(exit_: protocol.Exit, said: str, cwd: str) -> Iterator[Finding]:
             yield finding
     elif "schema_version" in message:
         yield Finding("service", FAILURE, message, "use the build-cli and build-ctl of the host's version")
-    elif kind in ("", "invalid_request"):
+    elif message.startswith("invalid request: "):
         yield Finding(
             "service", FAILURE, "it cannot be asked: %s" % message, "it is older than this build-ctl: upgrade it"
         )
     else:
-        yield Finding(SUBJECTS.get(kind, "service"), FAILURE, message, FIXES.get(kind, ""))
+        yield Finding(SUBJECTS.get(kind, "service"), FAILURE, message, FIXES.get(kind, FIXES["internal"]))
 
 
 def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:

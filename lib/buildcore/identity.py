@@ -69,17 +69,22 @@ class Identity:
     groups: tuple[int, ...]
 
 
+def peer_ids(connection: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the peer of a connected Unix socket; raises OSError when the kernel does not tell."""
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+
+
 def peer_of(connection: socket.socket) -> Peer:
     """Return the peer of a connected Unix socket; raises OSError when the kernel does not tell."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, gid = _UCRED.unpack(raw)
+    pid, uid, gid = peer_ids(connection)
     try:
         groups = linux.peer_groups(connection)
     except OSError as exc:
         if exc.errno != errno.ENOPROTOOPT:
             raise
         groups = None
-    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, groups)
+    return Peer(pid, uid, gid, groups)
 
 
 def account_of(uid: int) -> Account:

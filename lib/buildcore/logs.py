@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import gc
+import math
 import os
 import select
 import signal
@@ -32,6 +33,7 @@ from typing import NoReturn
 
 from . import text
 from .errors import BuildError
+from .limiter import Limiter
 from .settings import LEVELS, Logging
 from .signals import SignalQueue
 
@@ -50,6 +52,7 @@ WRITER_UMASK = 0o077
 
 _STDERR = 2
 _RETIRE = signal.SIGUSR1
+_MAX_RECORD_BYTES = text.MAX_LINE_BYTES + len("4294967295\0")
 _BATCH_LINES = 256  # lines written before the drops are looked at again
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -122,6 +125,10 @@ class Log:
     def warn(self, message: str, /, **fields: object) -> None:
         self._send("warn", message, fields)
 
+    def refusal(self, uid: int, message: str, /, **fields: object) -> None:
+        """Like `warn`, for what a caller with this uid can bring about as often as it likes: see `limiter`."""
+        self._send("warn", message, fields, b"%d\0" % uid)
+
     def info(self, message: str, /, **fields: object) -> None:
         self._send("info", message, fields)
 
@@ -174,11 +181,11 @@ class Log:
         with suppress(ChildProcessError):  # the arbiter's own reaping came first
             os.waitpid(self.writer_pid, 0)
 
-    def _send(self, level: str, message: str, fields: dict[str, object]) -> None:
+    def _send(self, level: str, message: str, fields: dict[str, object], key: bytes = b"") -> None:
         if level not in self._levels or self._closed():
             return
         try:
-            self._channel.sender.send(_line(level, message, fields), _SEND_FLAGS)
+            self._channel.sender.send(key + _line(level, message, fields), _SEND_FLAGS)
         except OSError:
             _count_drop(self._channel.drop_sender)
 
@@ -324,6 +331,7 @@ class _Writer:
     """Carries lines from the channel to the outputs until no sender is left; it sleeps in poll(2)."""
 
     def __init__(self, config: Logging, channel: _Channel) -> None:
+        self._limiter = Limiter()
         self._receiver = channel.receiver
         self._drop_receiver = channel.drop_receiver
         self._drop_capacity = fcntl.fcntl(channel.drop_receiver, _F_GETPIPE_SZ)
@@ -341,10 +349,13 @@ class _Writer:
         poll.register(retired, select.POLLIN)
         more = True
         while more and not retired.take():
-            poll.poll()  # whichever it was, and be it a hang-up: both are looked at
+            left = self._limiter.due_in(time.monotonic())
+            poll.poll(None if left is None else left * 1000)  # whichever it was: all are looked at
             more = self._write_batch()
             # When the last sender is gone, all that it ever counted is in the pipe.
             self._report_drops()
+            self._report_left_out(time.monotonic())
+        self._report_left_out(math.inf)
         for output in self._outputs:
             output.report()
 
@@ -352,13 +363,28 @@ class _Writer:
         """Write what waits, up to _BATCH_LINES; return False when nothing waits and no sender is left."""
         for _ in range(_BATCH_LINES):
             try:
-                line = self._receiver.recv(text.MAX_LINE_BYTES, socket.MSG_DONTWAIT)
+                line = self._receiver.recv(_MAX_RECORD_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return True
             if not line:
                 return False
-            self._put(line)
+            self._take(line)
         return True
+
+    def _take(self, record: bytes) -> None:
+        key, mark, line = record.partition(b"\0")  # no line holds a NUL
+        if not mark:
+            self._put(record)
+            return
+        now = time.monotonic()
+        self._report_left_out(now)
+        if self._limiter.admits(key, now):
+            self._put(line)
+
+    def _report_left_out(self, now: float) -> None:
+        for key, count in self._limiter.take_left_out(now):
+            fields: dict[str, object] = {"uid": int(key), "lines": count}
+            self._put(_line("warn", "further refusals of a caller were left out", fields))
 
     def _report_drops(self) -> None:
         try:

@@ -43,8 +43,8 @@ class Handover:
     """What the process `pid` has open, and its children.
 
     `listener` is the listening socket, `ours` whether its file is the service's to remove. `channel` are the log's
-    descriptors (`logs.Log.descriptors`), `writer` is the pid of its writer, 0 for none, `sessions` are the pids of the
-    sessions that serve callers, and `ending` those of what was forked ahead and is about to end.
+    descriptors (`logs.Log.descriptors`), `writer` is the pid of its writer, 0 for none, `sessions` are pid and caller's
+    uid of each session that serves a caller, and `ending` those of what was forked ahead and is about to end.
     """
 
     pid: int
@@ -52,7 +52,7 @@ class Handover:
     ours: bool
     channel: tuple[int, ...]
     writer: int
-    sessions: tuple[int, ...]
+    sessions: tuple[tuple[int, int], ...]
     ending: tuple[int, ...]
 
     def text(self) -> str:
@@ -78,8 +78,8 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
         version = fields.pop("version")
         if version != VERSION:
             raise ReloadError(f"the running service hands over in version {version}, this program reads {VERSION}")
-        for name in ("channel", "sessions", "ending"):
-            fields[name] = tuple(fields[name])
+        fields["sessions"] = tuple((int(pid), int(uid)) for pid, uid in fields["sessions"])
+        fields["channel"], fields["ending"] = tuple(fields["channel"]), tuple(fields["ending"])
         return Handover(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise ReloadError(f"what the running service hands over cannot be read: {exc!r}") from exc

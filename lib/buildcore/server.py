@@ -18,11 +18,11 @@ import socketserver
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from . import __version__, cgroups, linux, processes, protocol, session, signals
+from . import __version__, cgroups, identity, linux, processes, protocol, session, signals
 from . import reload as reloading
 from .errors import BuildError
 from .link import STOPPING
@@ -77,7 +77,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._due: dict[Callable[[], None], float] = {}  # what is to be done later, and when
         self._idle: dict[int, socket.socket] = {}  # pid of a session forked ahead -> our end of its channel
         self._handed_over = handover
-        self._sessions: set[int] = set()
+        self._sessions: dict[int, int] = {}  # pid of a session that serves a caller -> the caller's uid
+        self._caller_uid = 0
         self._ending: set[int] = set()  # sessions forked ahead that were hung up on
         self._trial: reloading.Trial | None = None
         self._tries_again = False
@@ -109,7 +110,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def _go_on(self, handover: reloading.Handover) -> None:
         """After a reload: take note of what ended meanwhile, and let the next log writer write, as it is to now."""
-        self._sessions, self._ending = set(handover.sessions), set(handover.ending)
+        self._sessions, self._ending = dict(handover.sessions), set(handover.ending)
         self._reap()
         if self._restart_log_writer in self._due or not handover.writer:
             self._do_in(0.0, self._restart_log_writer)
@@ -190,13 +191,29 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
                 self._do_in(ACCEPT_PAUSE_SEC, self._listen_again)
             raise
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuse a caller who would be one too many, in all or of its user."""
+        settings = self._service.settings.service
+        self._caller_uid = identity.peer_ids(request)[1]
+        total, own = len(self._sessions), list(self._sessions.values()).count(self._caller_uid)
+        if total < settings.max_connections and own < settings.max_connections_per_user:
+            return True
+        if total >= settings.max_connections:
+            limit = f"{settings.max_connections} callers are served already (service.max_connections)"
+        else:
+            limit = f"{own} of your builds run already (service.max_connections_per_user)"
+        _turn_away(request, f"build-service is busy: {limit}")
+        self._service.log.refusal(self._caller_uid, "caller refused", uid=self._caller_uid, reason=limit)
+        return False
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the caller to a session forked ahead, else fork one for it (and leave the rest to the library)."""
         if self._hand_over(request):
             return
         with _signals_held():
             super().process_request(request, client_address)
-        self._sessions |= self.active_children or set()
+        for pid in self.active_children or ():
+            self._sessions.setdefault(pid, self._caller_uid)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the forked session: serve the caller."""
@@ -265,7 +282,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             except OSError:
                 continue  # that session is gone; its end is being reaped
             else:
-                self._sessions.add(pid)
+                self._sessions[pid] = self._caller_uid
                 self.close_request(connection)
                 return True
             finally:
@@ -307,7 +324,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             return
         if os.WIFSIGNALED(status) and pid in self._known_children():
             self._service.log.error("a session was killed", pid=pid, signal=os.WTERMSIG(status))
-        self._sessions.discard(pid)
+        self._sessions.pop(pid, None)
         self._ending.discard(pid)
         if self.active_children:
             self.active_children.discard(pid)
@@ -406,7 +423,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             ours=self._endpoint.ours,
             channel=log.descriptors(),
             writer=0 if self._restart_log_writer in self._due else log.writer_pid,
-            sessions=tuple(self._sessions),
+            sessions=tuple(self._sessions.items()),
             ending=tuple(self._ending),
         )
 
@@ -481,6 +498,6 @@ def _place(exc: BaseException) -> str:
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "unknown"
 
 
-def _signal_all(pids: set[int], signum: int) -> None:
+def _signal_all(pids: Iterable[int], signum: int) -> None:
     for pid in pids:
         os.kill(pid, signum)  # each is a child that was not reaped yet, so the pid is its own

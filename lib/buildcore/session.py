@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from . import __version__, cgroups, identity, linux, paths, policy, processes, protocol, signals, supervisor
+from . import __version__, cgroups, identity, linux, origin, paths, policy, processes, protocol, signals, supervisor
 from .errors import BuildError
 from .link import STOPPING, CallerLink, exit_code
 from .logs import Log
@@ -89,6 +89,8 @@ class _Session:
         self._details = False
         self._spoke = False
         self._seen: dict[str, object] = {}  # what is known of the caller so far, for the log
+        self._origin: dict[str, object] = {}
+        self._uid = NOBODY.uid
 
     def run(self) -> None:
         try:
@@ -114,6 +116,8 @@ class _Session:
         try:
             peer = identity.peer_of(self._connection)
             self._seen = {"uid": peer.uid}
+            self._uid = peer.uid
+            self._origin = origin.describe(self._connection, peer.pid)
             account = identity.account_of(peer.uid)
             only = self._service.only_uid
             if only is not None and peer.uid != only:
@@ -251,7 +255,7 @@ class _Session:
         except BaseException:
             remove_group()
             raise
-        self._log("info", "build started", timeout_sec=timeout_sec)
+        self._log("info", "build started", timeout_sec=timeout_sec, **self._origin)
         link = CallerLink(self._connection, self._reader)
         link.describe_exit(self._request_id, timeout_sec, self._details)
         supervisor.supervise(command, build, link, self._queue, signal_all, ended)
@@ -277,7 +281,8 @@ class _Session:
 
     def _refuse(self, refusal: BuildError) -> None:
         """Tell the caller why nothing runs, in one line, and the log as well."""
-        self._log("warn", "build refused", reason=str(refusal), kind=refusal.kind)
+        fields = {**self._seen, "reason": str(refusal), "kind": refusal.kind, "request_id": self._request_id}
+        self._service.log.refusal(self._uid, "build refused", **fields, **self._origin)
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
         exit_ = protocol.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)

@@ -54,6 +54,12 @@ class Service:
     prefork: int = 1
     """How many sessions are forked ahead of their callers (processes); 0 forks when a caller comes."""
 
+    max_connections: int = 1000
+    """How many callers are served at once; further ones are refused."""
+
+    max_connections_per_user: int = 256
+    """How many of these may have one uid."""
+
 
 @dataclass(frozen=True)
 class Timeouts:

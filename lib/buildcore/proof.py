@@ -1,0 +1,91 @@
+"""Proves, before a caller is served, that a build would have what it is to have, and nothing else.
+
+The daemon calls it as it starts, and a reload's trial does. A scratch child goes the way of a build, down to execve(2),
+as nobody; the program that it becomes shows its own /proc, and each line has to be as expected. `identity` verifies the
+drop of every single build as well; this finds what would be wrong with all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from . import identity, supervisor
+from .errors import BuildError
+from .policy import DEFAULT_PATH
+from .settings import Settings
+
+NOBODY = identity.Identity(65534, 65534, (65534,))
+"""Whom the scratch child becomes; the kernel's overflow ids, which no account needs to have."""
+
+_NO_CAPABILITIES = f"{0:016x}"
+_NO_SIGNALS = f"{0:016x}"
+_C_LIBRARYS_OWN = 1 << 31 | 1 << 32
+"""Signals 32 and 33 as bits of proc(5): whoever was started by the C library's posix_spawn(3) ignores them."""
+
+_DESCRIPTORS = "0 1 2 3"  # standard ones, and the one with which the directory is listed
+
+
+class ProofError(BuildError):
+    """A build would not have what it is to have: nobody is served."""
+
+    kind = "privilege"
+
+
+def prove(settings: Settings) -> None:
+    """Run the scratch child. Raises ProofError with a line for each thing that is wrong."""
+    ids = NOBODY if identity.is_privileged() else identity.current()
+    shown = dict(line.split(":", 1) for line in _shown_by(settings, ids, "cat", "/proc/self/status").splitlines())
+    shown["descriptors"] = " ".join(sorted(_shown_by(settings, ids, "ls", "/proc/self/fd").split()))
+    expected = {
+        "Uid": " ".join([str(ids.uid)] * 4),
+        "Gid": " ".join([str(ids.gid)] * 4),
+        "Groups": " ".join(map(str, sorted(ids.groups))),
+        "CapInh": _NO_CAPABILITIES,
+        "CapPrm": _NO_CAPABILITIES,
+        "CapEff": _NO_CAPABILITIES,
+        "CapAmb": _NO_CAPABILITIES,
+        "NoNewPrivs": str(int(settings.build.no_new_privs)),
+        "SigBlk": _NO_SIGNALS,
+        "SigIgn": _NO_SIGNALS,
+        "descriptors": _DESCRIPTORS,
+    }
+    for name in ("SigBlk", "SigIgn"):
+        shown[name] = f"{int(shown.get(name, '1'), 16) & ~_C_LIBRARYS_OWN:016x}"
+    if not identity.is_privileged():  # an ordinary user's own, with what it may have been given
+        for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            del expected[name]
+        if not settings.build.no_new_privs:
+            del expected["NoNewPrivs"]
+    found = {name: " ".join(shown.get(name, "missing").split()) for name in expected}
+    if "Groups" in found:
+        found["Groups"] = " ".join(sorted(found["Groups"].split(), key=int))
+    wrong = [f"{name} is {found[name]!r}, not {expected[name]!r}" for name in expected if found[name] != expected[name]]
+    if wrong:
+        raise ProofError("\n".join(f"a build would not run as it is to: {line}" for line in wrong))
+
+
+def _shown_by(settings: Settings, ids: identity.Identity, tool: str, path: str) -> str:
+    """Return what `tool` prints of `path`, run as a build of `ids` is."""
+    program = shutil.which(tool, path=DEFAULT_PATH)
+    if program is None:
+        raise ProofError(f"there is no {tool} on this host to prove the drop of privileges with")
+    command = supervisor.Command(program, (tool, path), {}, 0o022, timeout_sec=0, grace_sec=0)
+    directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        build = supervisor.start(
+            command, directory, lambda: identity.permanently_become(ids, settings.build.no_new_privs)
+        )
+    finally:
+        os.close(directory)
+    output = {stream: _read_all(fd) for stream, fd in build.pipes.items()}
+    _, status = os.waitpid(build.pid, 0)
+    if status:
+        raise ProofError(f"{program} {path} ended with wait status {status}: {output[supervisor.STDERR].strip()}")
+    return output[supervisor.STDOUT]
+
+
+def _read_all(fd: int) -> str:
+    os.set_blocking(fd, True)
+    with open(fd, "rb") as file:
+        return file.read().decode("utf-8", "replace")

@@ -1,0 +1,166 @@
+"""What one caller may take: connections, in all and of a user, and lines in the log."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import harness
+from buildcore.limiter import LINES, WINDOW_SEC, Limiter
+from harness import Daemon, Service, write_tree
+from harness_world import DEV2
+from wire import WAITING, Gate, RawCaller, at_rest
+
+StartService = Callable[..., Service]
+
+
+def busy(limit: str) -> str:
+    return f"build-service is busy: {limit}\n"
+
+
+def test_one_user_cannot_take_more_than_its_share(flavour: str, start_service: StartService) -> None:
+    service = start_service(flavour, {"service": {"max_connections_per_user": 3}})
+    write_tree(service.workspace, {"Makefile": f"slow:\n{WAITING}quick:\n\t@echo quick\n"}, service.caller)
+    with Gate(service.workspace, service.caller) as gate, ExitStack() as stack:
+        callers = [stack.enter_context(RawCaller(service)) for _ in range(3)]
+        for caller in callers:
+            caller.ask("slow").await_output("waits\n")
+        refused = service.run("make", "quick")
+        line = busy("3 of your builds run already (service.max_connections_per_user)")
+        assert (refused.stdout, refused.stderr, refused.returncode) == ("", line, 1)
+        gate.open()
+        callers[0].exit()
+        gate.open(2)
+        assert [caller.exit()["code"] for caller in callers[1:]] == [0, 0]
+        assert at_rest(service.daemon)
+        assert service.run("make", "quick").stdout == "quick\n"
+    line = service.daemon.await_log("WARN build_service: caller refused")
+    assert f" uid={service.caller.uid} " in line and "max_connections_per_user" in line
+
+
+@pytest.mark.needs_root
+def test_others_are_served_meanwhile(start_service: StartService) -> None:
+    service = start_service("root", {"service": {"max_connections_per_user": 2}})
+    other = service.daemon.workspace_of(DEV2)
+    write_tree(other, {"Makefile": "all:\n\t@echo served\n"}, DEV2)
+    with RawCaller(service), RawCaller(service), RawCaller(service) as third:
+        assert third.exit()["code"] == 1
+        assert service.run("make", user=DEV2, cwd=other).stdout == "served\n"
+
+
+def test_all_together_cannot_take_more_than_the_service_has(flavour: str, start_service: StartService) -> None:
+    service = start_service(flavour, {"service": {"max_connections": 2}})
+    with RawCaller(service), RawCaller(service):
+        line = busy("2 callers are served already (service.max_connections)")
+        assert service.run("make").stderr == line
+
+
+def test_the_callers_of_before_a_reload_count(flavour: str, start_service: StartService) -> None:
+    service = start_service(flavour, {"service": {"max_connections_per_user": 1}})
+    write_tree(service.workspace, {"Makefile": f"slow:\n{WAITING}"}, service.caller)
+    with Gate(service.workspace, service.caller) as gate, RawCaller(service) as caller:
+        caller.ask("slow").await_output("waits\n")
+        os.kill(service.daemon.pid, signal.SIGHUP)
+        service.daemon.await_log("build-service listens", count=2)
+        assert service.run("make").stderr.startswith("build-service is busy: 1 of your builds")
+        gate.open()
+        assert caller.exit()["code"] == 0
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_user_cannot_fill_the_log_with_refusals(service: Service) -> None:
+    for _ in range(LINES + 5):
+        with RawCaller(service) as caller:
+            assert caller.ask(command="nonsense").exit()["code"] == 1
+    write_tree(service.workspace, {"Makefile": "all:\n\t@echo served\n"}, service.caller)
+    assert service.run("make").stdout == "served\n"
+    service.daemon.await_log("build completed")
+    service.daemon.stop()
+    lines = service.daemon.log_lines()
+    assert sum("build refused" in line for line in lines) == LINES
+    left_out = f"further refusals of a caller were left out uid={service.caller.uid} lines=5"
+    assert sum(line.endswith(left_out) for line in lines) == 1
+
+
+def test_what_was_left_out_is_told_when_the_time_is_over_though_nothing_else_comes(service: Service) -> None:
+    for _ in range(LINES + 1):
+        with RawCaller(service) as caller:
+            assert caller.ask(command="nonsense").exit()["code"] == 1
+    service.daemon.await_log("further refusals of a caller were left out .*lines=1$", WINDOW_SEC + harness.PATIENCE_SEC)
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"1", b"2"]), st.floats(0, 3)), max_size=200))
+def test_every_line_is_written_or_counted(lines: list[tuple[bytes, float]]) -> None:
+    judge, now, written, told = Limiter(), 0.0, 0, 0
+    for key, pause in lines:
+        now += pause
+        told += sum(count for _, count in judge.take_left_out(now))
+        written += judge.admits(key, now)
+        left = judge.due_in(now)
+        assert left is None or 0 <= left <= WINDOW_SEC
+    told += sum(count for _, count in judge.take_left_out(now + WINDOW_SEC))
+    assert written + told == len(lines)
+    assert written <= 2 * LINES * (now / WINDOW_SEC + 1)
+
+
+def test_a_start_line_says_from_where(service: Service) -> None:
+    write_tree(service.workspace, {"Makefile": "all:\n\t@echo $$PPID\n"}, service.caller)
+    process = service.popen("make")
+    process.communicate()
+    assert f" peer_pid={process.pid} " in service.daemon.await_log("build started")
+
+
+def test_a_refusal_says_from_where(service: Service) -> None:
+    process = service.popen("nonsense")
+    process.communicate()
+    assert re.search(rf" peer_pid={process.pid}( |$)", service.daemon.await_log("build refused"))
+
+
+# --- the proof at the start -------------------------------------------------------------------------------------------
+
+SHIM = """
+#define _GNU_SOURCE
+#include <stdarg.h>
+#include <sys/types.h>
+int {name}() {{ return 0; }}
+"""
+"""A libc whose call does nothing and says that it did it."""
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("setgroups", "groups is "),
+        ("setresgid", "group id is "),
+        ("setresuid", "root could be regained|capabilities is |user id is "),
+        ("prctl", "no_new_privs is "),
+    ],
+)
+def test_a_daemon_whose_drop_does_nothing_serves_nobody(name: str, fault: str, tmp_path: Path) -> None:
+    directory = harness.open_directory()
+    (tmp_path / "shim.c").write_text(SHIM.format(name=name))
+    library = directory / "shim.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c"], check=True, capture_output=True)
+    daemon = Daemon(env={"LD_PRELOAD": str(library)})
+    try:
+        with pytest.raises(AssertionError, match="did not get ready"):
+            daemon.start()
+        assert re.search(f"build-service: cannot drop privileges for cat: ({fault})", daemon.errors()), daemon.errors()
+        assert not daemon.socket.exists()
+    finally:
+        daemon.kill()
+        daemon.remove()
+        shutil.rmtree(directory)
