@@ -2,6 +2,7 @@
 # make test        lint, types and all tests; as root also what needs other users. TESTS="-k wrapper" picks some
 # make test-pythons  the shipped programs with the other Pythons of this machine
 # make test-container  rootless podman for real, as root; says what is missing. TESTS= as above
+# make test-systemd  the units for real, as root: boots a systemd in namespaces; says what is missing. TESTS= as above
 # make bench       what it costs: time, throughput, memory
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
@@ -65,6 +66,10 @@ test-pythons: $(VENV_STAMP)
 .PHONY: test-container
 test-container: $(VENV_STAMP)
 	@PYTHONPATH='$(CURDIR)/tests' $(VENV)/bin/python -B -m container.run $(TESTS)
+
+.PHONY: test-systemd
+test-systemd: $(VENV_STAMP)
+	@PYTHONPATH='$(CURDIR)/tests' $(VENV)/bin/python -B -m systemd.run $(TESTS)
 
 lint: $(VENV_STAMP)
 	$(VENV)/bin/ruff check $(SOURCES)
