@@ -399,6 +399,14 @@ def test_commands_lists_what_is_allowed(start_service: StartService) -> None:
     )
 
 
+@pytest.mark.needs_root
+def test_commands_is_a_line_and_exit_1_for_a_caller_whom_the_service_refuses(start_service: StartService) -> None:
+    service = start_service("root")
+    done = ctl(service, "commands", user=User("root", 0, 0, (), Path("/root")))
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert done.stderr.startswith("root may not build: ")
+
+
 WRONG = [[], ["heal"], ["doctor", "--nonsense"], ["doctor", "--socket"], ["commands", "make"], ["commands", "-x"]]
 
 

@@ -12,6 +12,7 @@ import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import client, protocol
+from .errors import BuildError
 
 try:
     import _socket as socket
@@ -245,16 +246,20 @@ def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
 
 
 def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
-    """Return the names that the service allows. Raises ConnectError, ProtocolError and OSError."""
+    """Return the names that the service allows. Raises BuildError, when it refuses the caller too, and OSError."""
     # No command of this name can be allowed: the refusal, as any other answer, names those that are.
     request = protocol.Request("-", (), "/", features=("details",), check=True)
+    said = b""
     with client.connect(socket_path) as connection:
         connection.send(request)
         for event in connection.events():
-            if isinstance(event, protocol.Exit):
-                _, _, names = (event.error or ("", ""))[1].rpartition("(allowed: ")
-                return names.rstrip(")").split(", ") if names else []
-    return []
+            if not isinstance(event, protocol.Exit):
+                said += event.data
+    refusal = said.decode("utf-8", "replace").strip()
+    _, named, names = refusal.rpartition("(allowed: ")
+    if not named:
+        raise BuildError(refusal or "this build-service does not tell what it allows")
+    return names[:-1].split(", ")
 
 
 # --- the surroundings -------------------------------------------------------------------------------------------------
