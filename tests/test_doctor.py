@@ -417,6 +417,13 @@ def test_a_wrong_command_line_is_exit_1_with_the_usage(arguments: list[str], one
     assert done.stderr.startswith("build-ctl: ") and "\nusage: build-ctl doctor " in done.stderr
 
 
+def test_commands_does_not_wait_for_ever(fake: FakeServer) -> None:
+    impatient = ON_A_HOST.replace("doctor.in_container =", "doctor.ANSWER_SEC = 0.2; doctor.in_container =")
+    python = f"{harness.python_directory()}/python3"
+    done = run_as(CALLER, [python, "-I", "-c", impatient, "commands", "--socket", str(fake.path)], "/")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "build-ctl: timed out\n", 1)
+
+
 @pytest.mark.parametrize("option", ["--help", "-h", "--version"])
 def test_help_and_version_go_to_stdout(option: str, one: Service) -> None:
     done = ctl(one, option)

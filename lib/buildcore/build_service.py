@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build-service", description="Runs builds on this host for callers in containers, as the caller."
     )
-    default = "default: $BUILD_SERVICE_CONFIG, then " + config.DEFAULT_PATH
+    default = f"default: $BUILD_SERVICE_CONFIG, then {config.DEFAULT_PATH} (with --user, below $XDG_CONFIG_HOME)"
     parser.add_argument("--config", metavar="FILE", help=default)
     parser.add_argument("--check-config", action="store_true", help="validate the configuration and exit")
     parser.add_argument(

@@ -111,16 +111,18 @@ class Connection:
         self._socket.close()
 
 
-def connect(path: "Optional[str]" = None) -> Connection:
+def connect(path: "Optional[str]" = None, patience_sec: "Optional[float]" = None) -> Connection:
     """Connect to the service at the socket `path`, by default $BUILD_SERVICE_SOCKET, else at the first of
     `default_sockets` that answers.
 
-    Raises ConnectError with the line for the user.
+    With `patience_sec` whatever the connection does raises OSError after so many seconds without an answer; a build
+    may be silent for as long as it likes. Raises ConnectError with the line for the user.
     """
     path = path or _variable(SOCKET_VARIABLE)
     refusal = None
     for candidate in (path,) if path else default_sockets():
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(patience_sec)
         try:
             connection.connect(candidate.encode("utf-8", "surrogateescape"))
             return Connection(connection)

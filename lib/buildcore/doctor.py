@@ -250,7 +250,7 @@ def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
     # No command of this name can be allowed: the refusal, as any other answer, names those that are.
     request = protocol.Request("-", (), "/", features=("details",), check=True)
     said = b""
-    with client.connect(socket_path) as connection:
+    with client.connect(socket_path, ANSWER_SEC) as connection:
         connection.send(request)
         for event in connection.events():
             if not isinstance(event, protocol.Exit):

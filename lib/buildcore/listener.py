@@ -81,12 +81,12 @@ def adopt(fd: int, ours: bool = False) -> tuple[socket.socket, Endpoint]:
     try:
         listener = socket.socket(fileno=fd)
     except OSError as exc:
-        raise ListenError(f"descriptor {fd} from LISTEN_FDS is no socket: {exc.strerror}") from exc
+        raise ListenError(f"descriptor {fd}, passed to listen on, is no socket: {exc.strerror}") from exc
     kind = (listener.family, listener.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
     accepts = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if kind != (socket.AF_UNIX, socket.SOCK_STREAM) or not accepts:
         listener.detach()
-        raise ListenError(f"descriptor {fd} from LISTEN_FDS is no listening Unix stream socket")
+        raise ListenError(f"descriptor {fd}, passed to listen on, is no listening Unix stream socket")
     os.set_inheritable(fd, False)
     name = listener.getsockname()
     path = name if isinstance(name, str) else ""
