@@ -23,16 +23,16 @@ LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    cgroup.enter(Path(arguments[1]))
+    root, group, notify_socket = sys.argv[1:]
+    cgroup.enter(Path(group))
     first = [sys.executable, "-B", "-c", "import systemd.boot, sys; systemd.boot.become_init(*sys.argv[1:])"]
     options = [f"--{namespace}" for namespace in NAMESPACES] + ["--fork", "--kill-child", "--propagation=private"]
     # A first process that reboots its pid namespace ends by SIGHUP, one that powers off by SIGINT: reboot(2).
-    while subprocess.run(["unshare", *options, *first, *arguments]).returncode == -signal.SIGHUP:
+    while subprocess.run(["unshare", *options, *first, root, notify_socket]).returncode == -signal.SIGHUP:
         pass
 
 
-def become_init(root: str, group: str, notify_socket: str) -> None:
+def become_init(root: str, notify_socket: str) -> None:
     """Makes `root` the root of this process's namespaces, and becomes the systemd in it."""
     os.umask(0)
     os.chdir(root)

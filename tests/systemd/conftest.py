@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,18 @@ from systemd.world import CGROUP, DIRECTORY
 from wire import Gate
 
 collect_ignore_glob = [] if DIRECTORY in os.environ else ["test_*.py"]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Shows the machine's journal with a test that failed."""
+    report = (yield).get_result()
+    if report.when == "call" and report.failed:
+        for service in getattr(item, "funcargs", {}).values():
+            if isinstance(service, Installed):
+                since = f"--after-cursor={service.cursor}"
+                journal = service.machine.run("journalctl", "--output=short-monotonic", since).stdout
+                report.sections.append(("journal of the machine", journal))
 
 
 @pytest.fixture(scope="session")

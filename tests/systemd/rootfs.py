@@ -14,8 +14,8 @@ from pathlib import Path
 
 from container.rootfs import LEFT_OUT, cache_directory, mirror, suite
 
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "python3", "make")
-"""What the machine has beyond a minimal Debian; the fourth and fifth are for services of users."""
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "python3", "make", "sudo")
+"""What the machine has beyond a minimal Debian; the fourth and fifth are for services of users, sudo is README's."""
 
 
 def archive() -> Path:

@@ -1,42 +1,54 @@
-"""README's way to install, word for word, on a machine that has nothing of it."""
+"""README's way from nothing to the first build, run as it stands there: only what fetches the sources is left out."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 
+import harness
 from harness_world import ROOT
-from systemd.machine import Machine
-from systemd.service import DEVELOPER, Installed
+from systemd.service import DEVELOPER, OWNER, SERVICE, SOCKET, Installed
 from test_readme import FENCE, README
 
-PRELUDE = """\
-set -e
-cd "$HOME"
-sudo() { "$@"; }
-git() { cp -r /var/source "$3"; }  # the machine has no network: what would be cloned is there already
-"""
+SOURCES = Path("/root/build-service")
+"""Where README's lines have them on the machine, when root types them in its home directory."""
 
 
-def block(holds: str) -> str:
-    """The one program in the section on the host that holds these words."""
-    on_the_host = README.partition("### On the host\n")[2].partition("### In the container\n")[0]
-    blocks = [text for kind, text in FENCE.findall(on_the_host) if kind == "sh" and holds in text]
-    assert len(blocks) == 1, f"{len(blocks)} programs with {holds}"
-    return str(blocks[0])
+def example(words: str) -> str:
+    """The one shell example of README that holds these words."""
+    found = [text for language, text in FENCE.findall(README) if language == "sh" and words in text]
+    assert len(found) == 1, f"{len(found)} examples with {words!r}"
+    return str(found[0])
 
 
-def test_who_follows_readme_has_a_service_that_builds(system: Installed, machine: Machine) -> None:
-    """It is installed already: the same commands install it again, as an upgrade would, and the daemon is its own."""
-    unwanted = shutil.ignore_patterns(".*", "__pycache__", "dist")
-    shutil.copytree(ROOT, machine.path("/var/source"), ignore=unwanted)
-    try:
-        installed = machine.output("sh", "-c", PRELUDE + block("make install"))
-        assert "configuration is valid" in installed
-        assert "active (" in installed.splitlines()[-1] or "active (listening)" in installed
-        machine.output("sh", "-c", PRELUDE + block("usermod"))
-        built = machine.output("sh", "-c", PRELUDE + block("build-cli make"), user=DEVELOPER)
-        assert f"built by {DEVELOPER.name} in {DEVELOPER.home}/workspace/hello" in built
-        assert "failure" not in built and "ok       command: /usr/bin/make, for at most 600 s" in built
-    finally:
-        shutil.rmtree(machine.path("/var/source"))
-        shutil.rmtree(machine.path("/root/build-service"), ignore_errors=True)
+def take_away(service: Installed) -> None:
+    """Uninstalls the service, with its configuration, and takes the developer out of the socket's group."""
+    machine = service.machine
+    service.systemctl("disable", "--now", SOCKET, SERVICE)
+    machine.path(service.config).unlink()
+    machine.output("make", "-s", "-C", SOURCES, "uninstall")
+    machine.output("systemctl", "daemon-reload")
+    machine.output("gpasswd", "--delete", DEVELOPER.name, "users")
+
+
+def test_the_install_section_leads_to_a_first_build(system: Installed) -> None:
+    machine = system.machine
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "dist", "tests")
+    shutil.copytree(ROOT, machine.root / SOURCES.relative_to("/"), ignore=unwanted)
+    take_away(system)
+    assert machine.run("build-cli", "--version").returncode != 0
+    install = re.sub("^git clone .*$", "", example("sudo make install"), flags=re.MULTILINE)
+    machine.output("sh", "-ec", install, cwd="/root")
+    machine.output("sh", "-ec", example("usermod -aG users dev1"))
+    built = machine.output("sh", "-ec", example("built by"), user=DEVELOPER, cwd=DEVELOPER.home)
+    assert built.startswith(f"built by dev1 in {system.workspace}/hello\n")
+
+
+def test_one_line_leads_to_a_user_s_own_service(own: Installed) -> None:
+    own.systemctl("disable", "--now", SOCKET)
+    env = {"XDG_RUNTIME_DIR": str(own.runtime)}
+    own.machine.output("sh", "-ec", example("systemctl --user enable"), user=OWNER, env=env)
+    project = own.workspace / "hello"
+    harness.write_tree(own.machine.path(project), {"Makefile": "all:\n\t@id -un\n"}, OWNER)
+    assert own.machine.output("build-cli", "make", user=OWNER, cwd=project, env=env) == OWNER.name

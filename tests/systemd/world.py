@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from container.rootfs import suite
 from harness_world import ROOT
 from systemd import rootfs
 
@@ -25,7 +26,7 @@ def main() -> None:
     subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
     _mount_memory(directory)
     if not rootfs.archive().exists():
-        print(f"making a Debian {rootfs.suite()} with debootstrap, to be kept as {rootfs.archive()}", flush=True)
+        print(f"making a Debian {suite()} with debootstrap, to be kept as {rootfs.archive()}", flush=True)
         scratch = directory / "debootstrap"
         scratch.mkdir()
         _mount_memory(scratch)
@@ -34,7 +35,7 @@ def main() -> None:
     (directory / "root").mkdir()
     rootfs.unpack(directory / "root")
     version = subprocess.check_output(["chroot", directory / "root", "systemctl", "--version"], text=True)
-    print(f"Debian {rootfs.suite()}, {version.splitlines()[0]}", flush=True)
+    print(f"Debian {suite()}, {version.splitlines()[0]}", flush=True)
     os.environ[DIRECTORY], os.environ[CGROUP] = str(directory), group
     os.chdir(ROOT)
     options = ["-o", f"cache_dir={directory}/cache", f"--basetemp={directory}/tmp", "tests/systemd"]
