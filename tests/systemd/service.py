@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,8 @@ slow:
 
 def install(machine: Machine, scratch: Path, source: Path = ROOT) -> None:
     """`make install` of the source tree onto the machine; `scratch` takes what is built."""
-    command = ["make", "-s", "-C", str(source), "install", f"DESTDIR={machine.root}", f"DIST={scratch}/dist"]
+    options = [f"DESTDIR={machine.root}", f"DIST={scratch}/dist", f"DIST_PYTHONS={sys.executable}"]
+    command = ["make", "-s", "-C", str(source), "install", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
 
