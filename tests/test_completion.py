@@ -247,10 +247,10 @@ def test_a_service_that_does_not_answer_is_not_waited_for(service: Service) -> N
 
 
 def test_the_name_of_a_command_is_never_run_nor_expanded(start_service: StartService) -> None:
-    names = ["$(>made)`>made`;>made", "*"]
+    names = ["$(>by-completion)`>by-completion`;>by-completion", "*"]
     service = serving(start_service, dict.fromkeys(names, "/usr/bin/true"))
     assert completed(service, ALONE, "build-cli ") == ["build-cli", *names]
-    assert not (service.workspace / "made").exists()
+    assert not (service.workspace / "by-completion").exists()
 
 
 # --- what follows the command ---------------------------------------------------------------------------------------
