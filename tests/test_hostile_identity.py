@@ -106,6 +106,19 @@ def test_with_login_groups_a_build_has_all_of_the_account_s_and_none_that_only_t
     assert_built_as(DEV1, expected, (built.returncode, built.stdout + built.stderr))
 
 
+def test_an_account_with_more_groups_than_a_process_can_have_is_refused_and_not_cut_short(
+    start_service: StartService,
+) -> None:
+    service = start_service("root", {"build": {"groups": "login"}})
+    write_tree(service.workspace, {"Makefile": SHOW_IDS}, DEV1)
+    with private_file("/etc/group") as file:
+        with file.open("a") as lines:
+            lines.writelines(f"g{gid}:x:{gid}:{DEV1.name}\n" for gid in range(100000, 100001 + NGROUPS_MAX))
+        built = service.run("make")
+    line = f"{DEV1.name} is in {NGROUPS_MAX + 4} groups, and a process can have {NGROUPS_MAX} at most\n"
+    assert (built.stdout, built.stderr, built.returncode) == ("", line, 1)
+
+
 # --- whose socket it is -----------------------------------------------------------------------------------------------
 
 

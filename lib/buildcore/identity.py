@@ -108,11 +108,16 @@ def identity_of(peer: Peer, account: Account, groups: str) -> Identity:
     """Return what the peer's build runs as: its own ids and, by `groups`, its own or its login's groups.
 
     `groups` is GROUPS_PEER or GROUPS_LOGIN; the login's groups (initgroups(3)) also stand in where the kernel
-    does not tell the peer's.
+    does not tell the peer's. Raises IdentityError where the login has more than a process can have: a build never
+    gets a part of them.
     """
     if groups == GROUPS_PEER and peer.groups is not None:
         return Identity(peer.uid, peer.gid, tuple(sorted(set(peer.groups))))
-    return Identity(peer.uid, peer.gid, tuple(sorted(set(os.getgrouplist(account.name, peer.gid)))))
+    login = tuple(sorted(set(os.getgrouplist(account.name, peer.gid))))
+    most = os.sysconf("SC_NGROUPS_MAX")
+    if len(login) > most:
+        raise IdentityError(f"{account.name} is in {len(login)} groups, and a process can have {most} at most")
+    return Identity(peer.uid, peer.gid, login)
 
 
 def current() -> Identity:
