@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -209,6 +210,23 @@ def test_a_caller_outside_the_pid_namespace_of_the_service_builds_and_cancels_as
 
 
 # --- what is not there ------------------------------------------------------------------------------------------------
+
+
+def test_a_user_with_too_many_processes_is_told_so_and_builds_again_with_fewer(start_service: StartService) -> None:
+    """At RLIMIT_NPROC the drop succeeds and execve(2) fails, with EAGAIN."""
+    service = start_service("root", {"service": {"prefork": 0}})
+    write_tree(service.workspace, {"Makefile": f"{SHOW_IDS}wait:\n{WAITING}"}, DEV1)
+    with Gate(service.workspace, DEV1) as gate, RawCaller(service) as other:
+        other.ask("wait").await_output("waits\n")
+        limits = resource.prlimit(service.daemon.pid, resource.RLIMIT_NPROC)
+        resource.prlimit(service.daemon.pid, resource.RLIMIT_NPROC, (1, limits[1]))
+        refused = service.run("make")
+        resource.prlimit(service.daemon.pid, resource.RLIMIT_NPROC, limits)
+        assert (refused.stdout, refused.returncode) == ("", 1)
+        assert refused.stderr == f"cannot run {shutil.which('make')}: the user has too many processes (RLIMIT_NPROC)\n"
+        assert service.run("make").returncode == 0
+        gate.open()
+        assert other.exit()["code"] == 0
 
 
 @pytest.mark.parametrize("groups", ["peer", "login"])

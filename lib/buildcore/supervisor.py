@@ -43,6 +43,9 @@ TIMED_OUT = "timed_out"
 CANCELLED = "cancelled"
 STOPPED = "stopped"
 
+TOO_MANY_PROCESSES = "the user has too many processes (RLIMIT_NPROC)"
+"""What EAGAIN means when it comes from execve(2)."""
+
 _STATUS_BYTES = 4096
 _LONGEST_WAIT_SEC = 86400.0  # epoll_wait(2) takes no more than 2^31 milliseconds
 
@@ -464,7 +467,10 @@ def _run_child(
         os.execve(_bytes(command.program), [_bytes(argument) for argument in command.argv], environment)
     except BaseException as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
-        subject = command.program if step == "run" else command.argv[0]
+        subject = command.argv[0]
+        if step == "run":
+            subject = command.program
+            reason = TOO_MANY_PROCESSES if getattr(exc, "errno", None) == errno.EAGAIN else reason
         line = f"cannot {step} {subject}: {reason}"
         os.write(status, line.encode("utf-8", "backslashreplace")[:_STATUS_BYTES])
     finally:
