@@ -305,11 +305,11 @@ static int ordered(const char *step) {
 }
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define SHIMMED(name, kept, ...) \
+#define SHIMMED(name, otherwise, ...) \
     if (ordered(#name)) { \
         if (!strcmp(way, "refused")) { errno = EPERM; return -1; } \
         if (!strcmp(way, "ignored")) return 0; \
-        return kept; \
+        return otherwise; \
     } \
     return NEXT(name)(__VA_ARGS__);
 
@@ -324,7 +324,10 @@ int setgroups(size_t count, const gid_t *groups) {
 }
 
 int setresgid(gid_t r, gid_t e, gid_t s) { SHIMMED(setresgid, NEXT(setresgid)(r, e, -1), r, e, s) }
-int setresuid(uid_t r, uid_t e, uid_t s) { SHIMMED(setresuid, NEXT(setresuid)(r, e, 0), r, e, s) }
+int setresuid(uid_t r, uid_t e, uid_t s) {
+    uid_t next = r + 1; /* somebody else */
+    SHIMMED(setresuid, strcmp(way, "wrong") ? NEXT(setresuid)(r, e, 0) : NEXT(setresuid)(next, next, next), r, e, s)
+}
 int setegid(gid_t e) { SHIMMED(setegid, 0, e) }
 int seteuid(uid_t e) { SHIMMED(seteuid, 0, e) }
 
@@ -340,7 +343,7 @@ int prctl(int option, ...) {
     SHIMMED(prctl, 0, option, given[0], given[1], given[2], given[3])
 }
 """
-"""Between the service and the C library: each call of the drop refused, ignored, or done in part, as a file orders."""
+"""Between the service and the C library: a call of the drop is refused, ignored or done otherwise, as a file orders."""
 
 
 class Faults:
@@ -384,6 +387,7 @@ STEPS = [
     ("build", "setresuid", "refused", "Operation not permitted"),
     ("build", "setresuid", "ignored", "capabilities is "),
     ("build", "setresuid", "in part", "capabilities is "),
+    ("build", "setresuid", "wrong", "user id is "),
     ("session", "setgroups", "refused", "Operation not permitted"),
     ("session", "setgroups", "ignored", "groups is "),
     ("session", "setgroups", "in part", "groups is [0, "),
