@@ -525,3 +525,54 @@ def test_what_even_sigkill_does_not_end_is_named_in_the_log_and_holds_its_caller
             tracer.communicate(b"\n")
     assert_ended(*map(int, pids))
     assert at_rest(one.daemon)
+
+
+# --- a pipe that is not the session's alone ---------------------------------------------------------------------------
+
+FILL = """
+import os, select
+os.set_blocking(1, False)
+while select.select([], [1], [], 0.5)[1]:  # until nobody reads any more
+    try:
+        os.write(1, b"x" * 65536)
+    except BlockingIOError:
+        pass
+with open("full", "w") as file:
+    print(os.getpid(), file=file)
+open("gate").readline()
+"""
+
+THIEF = """
+import os, sys
+pipe = os.open("/proc/%s/fd/1" % sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
+print("open", flush=True)
+input()
+stolen = 0
+try:
+    while True:
+        stolen += len(os.read(pipe, 65536))
+except BlockingIOError:
+    print("stole", stolen, flush=True)
+input()
+"""
+"""Takes what is in the pipe of a build's output, and keeps both of its ends open (proc(5), fd)."""
+
+
+def test_output_that_another_process_takes_away_keeps_nobody_waiting_for_it(one: Service) -> None:
+    write_tree(one.workspace, {"fill.py": FILL}, DEV1)
+    full = one.workspace / "full"
+    full.unlink(missing_ok=True)
+    python = f"{harness.python_directory()}/python3"
+    with Gate(one.workspace, DEV1) as gate, RawCaller(one) as caller:
+        caller.ask("-I", "fill.py", command="python3", request_id="robbed")
+        command = [python, "-I", "-c", THIEF, harness.await_file(full).strip()]
+        with popen_as(DEV1, command, "/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as thief:
+            assert thief.stdin and thief.stdout
+            harness.read_until(thief.stdout.fileno(), "open\n")
+            gate.open()
+            one.daemon.await_log("build completed .*request_id=robbed")
+            thief.stdin.write(b"\n")
+            assert "stole 0\n" not in harness.read_until(thief.stdout.fileno(), r"stole \d+\n")
+            assert caller.exit()["code"] == 0
+            thief.communicate(b"\n")
+    assert at_rest(one.daemon)

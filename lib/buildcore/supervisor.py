@@ -234,6 +234,7 @@ class _Supervision:
         self._selector.register(self._queue, selectors.EVENT_READ, "signals")
         self._selector.register(self._link.hang_up_fileno(), selectors.EVENT_READ, "hang_up")
         self._reap()  # a build may be over before anyone looks
+        self._finish_output()
         if self._link.is_listening():
             self._hear_caller()  # what was said together with the request
         while not self._is_over():
@@ -241,8 +242,8 @@ class _Supervision:
             for key, events in self._selector.select(self._time_left()):
                 self._dispatch(key.data, events)
             self._obey_deadline()
-            self._finish_output()
             self._link.flush()
+            self._finish_output()
             self._tell_once_ended()
         self._tell_once_ended()
         for stream in list(self._build.pipes):
@@ -272,7 +273,7 @@ class _Supervision:
         """Watch what can make progress now: a pipe only while there is room for what it holds."""
         gone = self._link.is_gone()
         for stream, fd in self._build.pipes.items():
-            wanted = (gone or self._link.has_room()) and self._wants(stream)
+            wanted = self._status is None and (gone or self._link.has_room())
             self._watch_one(fd, selectors.EVENT_READ if wanted else 0, stream)
         events = selectors.EVENT_WRITE if self._link.has_backlog() else 0
         if self._link.is_listening():
@@ -299,14 +300,12 @@ class _Supervision:
 
     # --- output ---
 
-    def _wants(self, stream: str) -> bool:
-        return self._status is None or self._owed.get(stream, 0) > 0
-
     def _read(self, stream: str) -> None:
         limit = READ_BYTES if self._status is None else min(READ_BYTES, self._owed.get(stream, 0))
         try:
             data = os.read(self._build.pipes[stream], limit)
         except BlockingIOError:
+            self._owed.pop(stream, None)  # whoever opened the pipe through /proc took it
             return
         if not data:
             self._close(stream)
@@ -323,14 +322,22 @@ class _Supervision:
         self._owed.pop(stream, None)
 
     def _finish_output(self) -> None:
-        """End the stream once the main process is gone and what it had written is on its way."""
+        """End the stream once the main process is gone and what it had written is on its way.
+
+        That is read without waiting for it: it is there, unless another process with a hold on the pipe took it.
+        """
         if self._status is None or self._finished:
             return
+        while any(self._owed.values()) and not self._link.is_gone() and self._link.has_room():
+            for stream in [stream for stream, owed in self._owed.items() if owed]:
+                self._read(stream)
+            self._link.flush()
         if not self._link.is_gone() and any(self._owed.values()):
             return
         self._finished = True
         if not self._link.is_gone():
             self._link.finish(self._ending())
+            self._link.flush()
 
     # --- ends ---
 
