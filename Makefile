@@ -3,6 +3,8 @@
 # make test-pythons  the shipped programs with the other Pythons of this machine
 # make test-container  rootless podman for real, as root; says what is missing. TESTS= as above
 # make test-systemd  the units for real, as root: boots a systemd in namespaces; says what is missing. TESTS= as above
+# make fuzz        the parsers under coverage-guided fuzzing for SECONDS=60 in all; FUZZ=--keep renews tests/fuzz/corpus
+# make differential  the argument walkers against the real make, ninja and cmake with COUNT=20000 command lines
 # make bench       what it costs: time, throughput, memory
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
@@ -73,6 +75,21 @@ test-systemd: $(VENV_STAMP)
 
 lint: $(VENV_STAMP)
 	$(VENV)/bin/ruff check $(SOURCES)
+
+# The one tool that is no plain Python package: only those who fuzz need it.
+FUZZ_STAMP = $(VENV)/fuzz-installed
+$(FUZZ_STAMP): $(VENV_STAMP)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	@touch $@
+
+.PHONY: fuzz differential
+SECONDS = 60
+fuzz: $(FUZZ_STAMP)
+	@PYTHONPATH='lib:tests' $(VENV)/bin/python -B -m fuzz.run $(FUZZ) $(SECONDS)
+
+COUNT = 20000
+differential: $(VENV_STAMP)
+	@PYTHONPATH='lib:tests' $(VENV)/bin/python -B -m fuzz.differential $(COUNT)
 
 types: $(VENV_STAMP)
 	$(VENV)/bin/mypy

@@ -42,6 +42,7 @@ REQUESTS = st.builds(
     env=maybe(st.dictionaries(TEXT, TEXT)),
     umask=maybe(st.integers(0, protocol.MAX_UMASK)),
     features=maybe(st.lists(TEXT)),
+    check=st.booleans(),
 )
 CANCELS = st.builds(Cancel, st.sampled_from(protocol.CANCEL_SIGNALS))
 OUTPUTS = st.builds(Output, STREAMS, st.binary(min_size=1) | TEXT.map(lambda text: text.encode("utf-8", "replace")))
@@ -55,6 +56,7 @@ EXITS = st.builds(
     timeout_sec=maybe(st.integers(1, 10**6)),
     request_id=maybe(PRINTABLE),
     error=maybe(st.tuples(PRINTABLE, PRINTABLE)),
+    check=maybe(st.dictionaries(PRINTABLE, st.none() | st.booleans() | st.integers(0, 10**9) | st.lists(PRINTABLE))),
 )
 
 
