@@ -135,6 +135,23 @@ def test_every_single_split_of_a_stream_gives_the_same() -> None:
         assert events(stream[:at], stream[at:]) == events(stream)
 
 
+PIECES = st.sampled_from([b"\n", b"x", b"xx\n", b"x" * 8, b"x" * 9])
+
+
+@given(st.lists(PIECES).map(b"".join), st.lists(st.integers(0, 99)))
+def test_a_line_that_is_too_long_is_one_wherever_the_stream_is_cut(data: bytes, at: list[int]) -> None:
+    def lines(pieces: Iterable[bytes]) -> list[bytes | None]:
+        cutter, found = protocol._Lines(8), []
+        for piece in pieces:
+            cutter.feed(piece)
+            found += cutter
+        return found
+
+    *whole, tail = data.split(b"\n")
+    expected = [each if len(each) <= 8 else None for each in whole] + [None] * (len(tail) > 8)
+    assert lines([data]) == lines(cut(data, at)) == lines(bytewise(data)) == expected
+
+
 @given(st.binary(), st.lists(st.integers(0, 10**6)))
 def test_any_bytes_are_taken_or_refused_and_nothing_else_happens(data: bytes, at: list[int]) -> None:
     for reader, error in ((RequestReader(), RequestError), (EventReader(), ResponseError)):
