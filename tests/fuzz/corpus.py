@@ -41,7 +41,7 @@ def keep(name: str, target: Callable[[bytes], None], inputs: Iterable[bytes]) ->
     chosen, seen, room = [], set[Jump](), KEPT_BYTES
     for data in sorted(set(inputs), key=lambda data: (len(data), data)):
         new = jumps(target, data) - seen
-        if new and len(data) <= room:
+        if new and len(data) <= room and repr(data) not in findings:
             chosen.append(data)
             seen |= new
             room -= len(data)

@@ -76,9 +76,11 @@ def main() -> int:
     # Without conftest.py, whose limit for one test is meant for the small counts of `make test`.
     pytest.main(["--noconftest", "-q", *(str(TESTS / name) for name in PROPERTIES)], plugins=[tally])
     print(f"\n{'tool':6} {'command lines':>13} {'of them distinct':>16}  version")
+    total = 0
     for program, tool in programs.items():
-        print(f"{tool:6} {starts[tool].total():13} {len(starts[tool]):16}  {version(program)}")
-    total = sum(counter.total() for counter in starts.values())
+        started = sum(starts[tool].values())
+        total += started
+        print(f"{tool:6} {started:13} {len(starts[tool]):16}  {version(program)}")
     print(f"{'all':6} {total:13} {sum(map(len, starts.values())):16}  in {time.monotonic() - began:.0f} s")
     print(f"tests passed: {tally.passed}, disagreements: {tally.disagreements}")
     return int(tally.disagreements > 0 or total < count)

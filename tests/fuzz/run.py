@@ -57,11 +57,11 @@ def fuzz(name: str, seconds: int, options: list[str]) -> None:
 
     atheris.enabled_hooks.add("str")
     sys.modules["_json"] = None  # type: ignore[assignment]
-    with atheris.instrument_imports(include=["buildcore", "tomllib"]):
+    with atheris.instrument_imports(include=["buildcore", "tomllib", "tomli"]):
         # Without _json the library reads JSON by its own code, whose branches guide the fuzzer.
-        import tomllib  # noqa: F401
+        from fuzz.targets import TARGETS, config
 
-        from fuzz.targets import TARGETS
+        config.parse("")  # which imports the reader of TOML
     del sys.modules["_json"]
     target = TARGETS[name]
 

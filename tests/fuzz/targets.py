@@ -15,7 +15,7 @@ from typing import Any
 
 from buildcore import arguments, config, jsonplain, jsontext, policy, protocol, text
 from buildcore.arguments import Role
-from buildcore.settings import Settings
+from buildcore.settings import GROUPS, LEVELS, Settings
 
 LONGEST_REFUSAL_CHARS = 250
 LONGEST_FAULT_CHARS = 700
@@ -198,6 +198,7 @@ def configuration(data: bytes) -> None:
         for fault in exc.faults:
             assert fault.startswith("file: ") and fault.isprintable() and len(fault) <= LONGEST_FAULT_CHARS
     else:
+        assert settings.logging.level in LEVELS and settings.build.groups in GROUPS
         assert config.parse(written(settings), "file") == settings
 
 
@@ -244,6 +245,7 @@ def log_line(data: bytes) -> None:
         assert len(text.field(shown, text.MIN_VALUE_BYTES).encode("utf-8")) <= text.MIN_VALUE_BYTES
     assert text.escape(text.escape(message)) == text.escape(message)
     value = text.field(message)
+    assert value.startswith('"') or not re.search(r"""[ "'=\\]""", value)
     if "characters left out" not in value:
         read = json.loads(value) if value.startswith('"') else value
         assert read.encode("utf-16", "surrogatepass") == message.encode("utf-16", "surrogatepass")
