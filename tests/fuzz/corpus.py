@@ -1,7 +1,7 @@
 """The inputs that are kept for each target: corpus/TARGET.txt, one input a line, written as Python writes bytes.
 
-run.py starts the fuzzer from them and test_fuzz_corpus.py replays them. An input that once broke something is added
-by hand, with a `#` line before it that says what it broke; `keep` never drops these.
+run.py starts the fuzzer from them and test_fuzz_corpus.py replays them. An input that is there for a reason, above all
+one that once broke something, stands behind a `#` line with that reason, and `keep` never drops it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import buildcore
 CORPUS = Path(__file__).resolve().parent / "corpus"
 LIBRARY = str(Path(buildcore.__file__).parent)
 KEPT_BYTES = 4096
-"""How much of what the fuzzer found is kept for a target, findings aside."""
+"""How much of what the fuzzer found is kept for a target, besides what is there for a reason."""
 
 Jump = tuple[str, int, int]
 """A file of the library, and two of its lines that ran one after the other."""
@@ -30,23 +30,22 @@ def load(name: str) -> list[bytes]:
     return [ast.literal_eval(line) for line in lines if line and not line.startswith("#")]
 
 
-def keep(name: str, target: Callable[[bytes], None], inputs: Iterable[bytes]) -> int:
-    """Rewrite a target's file: its findings, then the shortest of `inputs` that together run every jump between two
-    lines of the library that all of them run, as far as KEPT_BYTES go. Returns how many there are."""
+def keep(name: str, target: Callable[[bytes], None], inputs: Iterable[bytes]) -> None:
+    """Rewrite a target's file: what is there for a reason, then the shortest of `inputs` that together run every jump
+    between two lines of the library that all of them run, as far as KEPT_BYTES go."""
     path = CORPUS / f"{name}.txt"
-    findings, comment = [], ""
+    reasoned, reason = [], ""
     for line in path.read_text(encoding="ascii").splitlines():
-        findings += [comment, line] if comment else []
-        comment = line if line.startswith("#") else ""
+        reasoned += [reason, line] if reason else []
+        reason = line if line.startswith("#") else ""
     chosen, seen, room = [], set[Jump](), KEPT_BYTES
     for data in sorted(set(inputs), key=lambda data: (len(data), data)):
         new = jumps(target, data) - seen
-        if new and len(data) <= room and repr(data) not in findings:
+        if new and len(data) <= room and repr(data) not in reasoned:
             chosen.append(data)
             seen |= new
             room -= len(data)
-    path.write_text("".join(f"{line}\n" for line in [*findings, *map(repr, chosen)]), encoding="ascii")
-    return len(chosen)
+    path.write_text("".join(f"{line}\n" for line in [*reasoned, *map(repr, chosen)]), encoding="ascii")
 
 
 def jumps(target: Callable[[bytes], None], data: bytes) -> set[Jump]:
