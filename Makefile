@@ -6,6 +6,7 @@
 # make fuzz        the parsers under coverage-guided fuzzing for SECONDS=60 in all; FUZZ=--keep renews tests/fuzz/corpus
 # make differential  the argument walkers against the real make, ninja and cmake with COUNT=20000 command lines
 # make bench       what it costs: time, throughput, memory
+# make soak        mixed builds of several users at once, and that nothing of them is left: BUILDS=500
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
 # make install     DESTDIR= PREFIX=/usr/local, and make uninstall
@@ -106,6 +107,10 @@ demo: check-python
 
 bench: check-python
 	@$(PYTHON) tests/bench.py
+
+.PHONY: soak
+soak: check-python
+	@$(PYTHON) tests/soak.py $(BUILDS)
 
 dist: check-python
 	@$(PYTHON) etc/packaging/dist.py --output $(DIST) $(DIST_PYTHONS)
