@@ -35,7 +35,7 @@ from wire import RawCaller, at_rest
 BUILDS = 500
 WORKERS = 8
 BUILDS_PER_RELOAD = 40
-"""So many builds end between two reloads."""
+"""So many builds end between two reloads, or more: each reload is waited for."""
 
 SAMPLES = 50
 """How often the arbiter's memory is read."""
@@ -138,6 +138,7 @@ def work(daemon: Daemon, user: User, number: int, builds: int, groups: list[int]
     if os.geteuid() != user.uid:
         os.setgid(user.gid)
         os.setuid(user.uid)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would the clients
     service = Service(daemon, user, daemon.workspace_of(user))
     os.environ.clear()
     os.environ.update(harness.environment_of(user))
@@ -194,7 +195,7 @@ def inventory(daemon: Daemon) -> dict[str, Counter[str]]:
     """Everything that a service could pile up, by what it is and how often it is there."""
     table_ = harness.processes()
     below = harness.descendants(daemon.pid, table_)
-    writer = min(process.pid for process in below)
+    writer = next(process.pid for process in below if str(daemon.log_path) in descriptors(process.pid))
     return {
         "processes": Counter(process.name for process in below if process.state != "Z"),
         "zombies": Counter(process.name for process in below if process.state == "Z"),
@@ -248,7 +249,7 @@ def delegated_group() -> Iterator[Path | None]:
 
 
 def files(daemon: Daemon) -> Counter[str]:
-    """Every file where the service or a build could leave one, the rotated logs apart."""
+    """Every file where the service or a build could leave one."""
     places = [daemon.directory, Path("/dev/shm")]
     places += [Path("/run"), Path("/tmp"), Path("/home")] if harness_world.inside() else []
     found: set[str] = set()
@@ -256,7 +257,7 @@ def files(daemon: Daemon) -> Counter[str]:
         for directory, names, others in os.walk(place):
             names[:] = [name for name in names if Path(directory, name) != TREE]
             found.update(os.path.join(directory, name) for name in (*names, *others))
-    return Counter(path for path in found if not re.search(r"build-service\.log\.\d+$|/__pycache__\b", path))
+    return Counter(path for path in found if "/__pycache__" not in path)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -291,8 +292,9 @@ def run(daemon: Daemon, builds: int, lines: int) -> tuple[list[Done], list[Sampl
             if len(done) % max(1, builds // SAMPLES) == 0:
                 samples.append(sample(daemon, len(done)))
             if len(done) < builds // 5 and len(done) % BUILDS_PER_RELOAD == 0:
-                os.kill(daemon.pid, signal.SIGHUP)
                 reloads += 1
+                os.kill(daemon.pid, signal.SIGHUP)
+                daemon.await_log("build-service listens", count=1 + reloads)
             if done[-1].problem:
                 print(f"{done[-1].kind}, {done[-1].request_id}: {done[-1].problem}", flush=True)
     return done, samples, reloads
@@ -343,8 +345,7 @@ def soak(daemon: Daemon, builds: int) -> list[str]:
         if last - first > GROWTH_KIB:
             faults.append(f"the arbiter's {name} memory grew from {first} to {last} KiB")
     daemon.stop()
-    log = sorted(daemon.log_path.parent.glob("build-service.log*"), reverse=True)
-    faults += log_faults("".join(path.read_text(errors="replace") for path in log), done)
+    faults += log_faults(daemon.log_path.read_text(errors="replace"), done)
     count = Counter(one.kind for one in done)
     table("Builds", [["kind", "count", "ends as"], *([kind, str(count[kind]), KINDS[kind][1]] for kind in KINDS)])
     rate = len(done) / seconds
@@ -359,10 +360,9 @@ def soak(daemon: Daemon, builds: int) -> list[str]:
 
 
 def main(builds: int) -> int:
-    settings = {"logging": {"max_bytes": 8 << 20, "max_files": 100}}
     with delegated_group() as group:
         launcher = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', f"{group}/cgroup.procs"] if group else []
-        with Daemon(settings, launcher=launcher) as daemon:
+        with Daemon(launcher=launcher) as daemon:
             faults = soak(daemon, builds)
     print(f"  builds ran {'each in a control group of its own' if group else 'without control groups'}")
     for fault in faults[:100]:
