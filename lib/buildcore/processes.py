@@ -3,6 +3,7 @@
 A supervisor that is a subreaper (prctl(2)) is the ancestor of everything that its build ever started, however
 often it forked, changed its group or its session. Nothing here signals a process that it has not just seen
 below that ancestor: a pid alone may have been reused, so a process is its pid and its start time (proc(5)).
+Where there is no descriptor or memory left to see or to signal one, that is an OSError, never a process less.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import os
 import signal
 from collections.abc import Iterable
 from typing import NamedTuple
+
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the machine has no more of for the moment: then nothing is known of any process, and OSError says so."""
 
 MAX_FREEZE_PASSES = 100
 """A tree that still grows after so many passes is killed as far as it is known; the caller comes again."""
@@ -121,7 +125,9 @@ def _look(pid: int) -> _Seen | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
-    except OSError:
+    except OSError as exc:
+        if exc.errno in SCARCE:
+            raise
         return None
     name_end = stat.rindex(b")")  # the name may itself hold parentheses and spaces
     name = stat[stat.index(b"(") + 1 : name_end].decode("utf-8", "replace")
@@ -152,6 +158,8 @@ def _send(process: Process, signum: int) -> None:
     try:
         handle = _open_handle(process.pid)
     except OSError as exc:
+        if exc.errno in SCARCE:
+            raise
         if exc.errno == errno.ENOSYS and _is_same(process):
             _kill(process.pid, signum)
         return

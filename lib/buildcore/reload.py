@@ -91,7 +91,10 @@ class Trial:
     def __init__(self, program: Program, handover: Handover) -> None:
         """Start it. Raises ReloadError when the program cannot be run."""
         self.program = program
-        self._output, output = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._output, output = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as exc:
+            raise ReloadError(f"cannot run {program.path}: {exc.strerror}") from exc
         try:
             self.pid = os.posix_spawn(
                 program.path,

@@ -38,6 +38,15 @@ WRITER_PAUSE_SEC = 1.0
 SESSION_MARGIN_SEC = 10.0
 """What sessions get beyond the ladder to end their builds, before the arbiter kills them as it stops."""
 
+FORK_PAUSE_SEC = 1.0
+"""How long no session is forked ahead after the machine had no process, descriptor or memory for one."""
+
+ORPHANS_PAUSE_SEC = 1.0
+"""How long what a session left runs on when the machine had no descriptor or memory to look for it."""
+
+LEFT_STATUS = 1
+"""The exit status of a session that may have left something of its build: the arbiter looks for that."""
+
 TRIAL_SEC = 60.0
 """How long the installed program may take to check its configuration in a reload."""
 
@@ -73,7 +82,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._program = program
         self._queue = signals.SignalQueue(_SIGNALS)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a reload held them back until here
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.PollSelector()  # needs no descriptor, nor memory for each that it watches
         self._due: dict[Callable[[], None], float] = {}  # what is to be done later, and when
         self._idle: dict[int, socket.socket] = {}  # pid of a session forked ahead -> our end of its channel
         self._handed_over = handover
@@ -218,7 +227,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the forked session: serve the caller."""
         self._become_session()
-        session.serve(request, self._service)
+        if not session.serve(request, self._service):
+            os._exit(LEFT_STATUS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say in one line what went wrong with one caller: no process for it, or a fault of this program."""
@@ -233,21 +243,29 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     # --- sessions ---
 
     def _fork_ahead(self) -> None:
-        while len(self._idle) < self._service.settings.service.prefork:
-            ours, theirs = socket.socketpair()
-            try:
-                with _signals_held():
-                    pid = os.fork()
-                    if pid == 0:
-                        ours.close()
-                        self._wait_for_caller(theirs)
-            except OSError as exc:
-                self._service.log.warn("cannot fork a session ahead", reason=exc.strerror)
-                ours.close()
-                theirs.close()
-                return
+        if self._fork_ahead in self._due:
+            return
+        try:
+            while len(self._idle) < self._service.settings.service.prefork:
+                self._fork_one_ahead()
+        except OSError as exc:
+            self._service.log.warn("cannot fork a session ahead", reason=exc.strerror)
+            self._do_in(FORK_PAUSE_SEC, self._fork_ahead)
+
+    def _fork_one_ahead(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            with _signals_held():
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    self._wait_for_caller(theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
             theirs.close()
-            self._idle[pid] = ours
+        self._idle[pid] = ours
 
     def _wait_for_caller(self, channel: socket.socket) -> NoReturn:
         """In a session forked ahead: wait for its one caller, or for the arbiter's end; never returns.
@@ -259,18 +277,17 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             self._become_session()
             _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
             channel.close()
-            for descriptor in descriptors:
-                self._serve_descriptor(descriptor)
-            status = 0
+            status = 0 if all(map(self._serve_descriptor, descriptors)) else LEFT_STATUS
         finally:
             os._exit(status)
 
-    def _serve_descriptor(self, descriptor: int) -> None:
+    def _serve_descriptor(self, descriptor: int) -> bool:
         connection = socket.socket(fileno=descriptor)
         try:
-            session.serve(connection, self._service)
+            return session.serve(connection, self._service)
         except Exception:
             self.handle_error(connection, None)
+            return False
         finally:
             self.shutdown_request(connection)
 
@@ -346,11 +363,15 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         their subreaper, and hears of each that ends."""
         known = self._known_children() | ({self._trial.pid} if self._trial else set())
         own = os.getpid()
-        orphans = [each for each in processes.descendants(own) if each.parent == own and each.pid not in known]
-        if orphans:
-            names = [f"{orphan.name}[{orphan.pid}]" for orphan in orphans]
-            self._service.log.warn("ended what a killed session left running", processes=names)
-            processes.kill_trees(orphans)
+        try:
+            orphans = [each for each in processes.descendants(own) if each.parent == own and each.pid not in known]
+            if orphans:
+                processes.kill_trees(orphans)
+                names = [f"{orphan.name}[{orphan.pid}]" for orphan in orphans]
+                self._service.log.warn("ended what a killed session left running", processes=names)
+        except OSError as exc:
+            self._service.log.error("cannot look for what a killed session left running", reason=exc.strerror)
+            self._do_in(ORPHANS_PAUSE_SEC, self._kill_orphans)
 
     def _restart_log_writer(self) -> None:
         try:
@@ -446,7 +467,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._hang_up_on_idle()
         deadline = time.monotonic() + patience_sec
         _signal_all(self._sessions, signal.SIGTERM)
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ)
             while (self._sessions or self._ending or self._trial) and time.monotonic() < deadline:
                 selector.select(max(0.0, deadline - time.monotonic()))

@@ -66,15 +66,18 @@ class Caller:
     peer: identity.Peer
 
 
-def serve(connection: socket.socket, service: Service) -> None:
-    """Serve one caller on `connection`, an accepted Unix stream socket, to the end."""
+def serve(connection: socket.socket, service: Service) -> bool:
+    """Serve one caller on `connection`, an accepted Unix stream socket, to the end.
+
+    Returns whether nothing of its build is left; when it raises, something may be.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the arbiter's to pass on, as SIGTERM
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     queue = signals.SignalQueue((signal.SIGTERM, signal.SIGCHLD))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     linux.set_child_subreaper()
     try:
-        _Session(connection, service, queue).run()
+        return _Session(connection, service, queue).run()
     finally:
         queue.close()
 
@@ -88,11 +91,13 @@ class _Session:
         self._request_id = os.urandom(8).hex()
         self._details = False
         self._spoke = False
+        self._leaves = False
         self._seen: dict[str, object] = {}  # what is known of the caller so far, for the log
         self._origin: dict[str, object] = {}
         self._uid = NOBODY.uid
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Return whether nothing of the build is left."""
         try:
             try:
                 caller = self._identify()
@@ -108,6 +113,7 @@ class _Session:
             self._refuse(refusal)
         except OSError as exc:
             self._refuse(BuildError(f"build-service cannot serve this request: {exc.strerror or exc}"))
+        return not self._leaves
 
     # --- who and what ---
 
@@ -141,7 +147,7 @@ class _Session:
         """Return the caller's request; raises NoRequest, Stopped or RequestError."""
         deadline = time.monotonic() + protocol.REQUEST_DEADLINE_SEC
         self._connection.setblocking(False)
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._queue, selectors.EVENT_READ)
             while True:
@@ -247,6 +253,8 @@ class _Session:
             remove_group()
             self._log_ending(ending)
 
+        link = CallerLink(self._connection, self._reader)
+        link.describe_exit(self._request_id, timeout_sec, self._details)
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)
@@ -255,10 +263,10 @@ class _Session:
         except BaseException:
             remove_group()
             raise
+        self._leaves = True
         self._log("info", "build started", timeout_sec=timeout_sec, **self._origin)
-        link = CallerLink(self._connection, self._reader)
-        link.describe_exit(self._request_id, timeout_sec, self._details)
-        supervisor.supervise(command, build, link, self._queue, signal_all, ended)
+        ending = supervisor.supervise(command, build, link, self._queue, signal_all, ended)
+        self._leaves = bool(ending.survivors)
         link.close()
 
     def _log_ending(self, ending: supervisor.Ending) -> None:

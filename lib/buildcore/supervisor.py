@@ -23,6 +23,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -193,7 +194,8 @@ def supervise(
     of the build. `ended` is called once, as soon as nothing of the build runs: a slow reader may take its output
     for long after that. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
     """
-    with selectors.DefaultSelector() as selector:
+    # poll(2) needs no descriptor of its own, so that a machine without any cannot leave a started build alone.
+    with selectors.PollSelector() as selector:
         return _Supervision(command, build, link, queue, signal_all, ended, selector).run()
 
 
@@ -410,14 +412,25 @@ class _Supervision:
             self._give_up()
             return
         signum = self._rungs.pop(0)
-        self._signal_all(signum)
+        try:
+            self._signal_all(signum)
+        except OSError:  # nothing to find them with; this needs nothing, and there are more rungs
+            self._signal_main_group(signum)
         wait = KILL_WAIT_SEC if signum == signal.SIGKILL else self._command.grace_sec
         self._deadline = time.monotonic() + wait
 
+    def _signal_main_group(self, signum: int) -> None:
+        if self._status is None:  # not reaped yet, so the number is still its own
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._build.pid, signum)
+
     def _give_up(self) -> None:
         """Let go of what no SIGKILL ended, and remember its names."""
-        left = processes.descendants(os.getpid())
-        self._survivors = tuple(f"{process.name}[{process.pid}]" for process in left)
+        try:
+            left = processes.descendants(os.getpid())
+            self._survivors = tuple(f"{process.name}[{process.pid}]" for process in left)
+        except OSError as exc:
+            self._survivors = (f"unknown: {exc.strerror}",)
         self._children_left = False
         self._deadline = None
         if self._status is None:
