@@ -203,7 +203,11 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse a caller who would be one too many, in all or of its user."""
         settings = self._service.settings.service
-        self._caller_uid = identity.peer_ids(request)[1]
+        try:
+            self._caller_uid = identity.peer_ids(request)[1]
+        except OSError as exc:
+            self._service.log.error("cannot tell who calls", reason=exc.strerror)
+            return False
         total, own = len(self._sessions), list(self._sessions.values()).count(self._caller_uid)
         if total < settings.max_connections and own < settings.max_connections_per_user:
             return True
