@@ -6,6 +6,7 @@
 # make fuzz        the parsers under coverage-guided fuzzing for SECONDS=60 in all; FUZZ=--keep renews tests/fuzz/corpus
 # make differential  the argument walkers against the real make, ninja and cmake with COUNT=20000 command lines
 # make bench       what it costs: time, throughput, memory
+# make assurance   every attack at once, as the table of docs/ASSURANCE.md
 # make soak        mixed builds of several users at once, and that nothing of them is left: BUILDS=500
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
@@ -107,6 +108,10 @@ demo: check-python
 
 bench: check-python
 	@$(PYTHON) tests/bench.py
+
+.PHONY: assurance
+assurance: $(FUZZ_STAMP)
+	@$(VENV)/bin/python tests/assurance.py
 
 .PHONY: soak
 soak: check-python

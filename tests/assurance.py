@@ -1,0 +1,66 @@
+"""Runs every attack on the service and prints what came of it, as the table of docs/ASSURANCE.md: `make assurance`.
+
+Each row is a command that anyone can run again. How much is tried is bounded: FUZZ_SEC, DIFFERENTIAL and SOAK in the
+environment make it more. Fails where an attack got through.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+FUZZ_SEC = os.environ.get("FUZZ_SEC", "60")
+DIFFERENTIAL = os.environ.get("DIFFERENTIAL", "1000")
+SOAK = os.environ.get("SOAK", "500")
+
+
+class Attack(NamedTuple):
+    """An attack, the command that tries it, and the pattern in its output that says how much was tried."""
+
+    name: str
+    command: str
+    tried: str
+
+
+def tests(name: str, *files: str) -> Attack:
+    words = " ".join(f"tests/{file}" for file in files)
+    return Attack(name, f'make test TESTS="{words}"', r"(\d+ passed)")
+
+
+ATTACKS = (
+    tests("ids: groups by the thousand, changed and handed-on sockets, failing drops", "test_hostile_identity.py"),
+    tests("a caller and a build against the session, and builds that will not end", "test_hostile_session.py"),
+    tests("directories that change while they are checked, wild names", "test_hostile_paths.py"),
+    tests("calls that fail, full disks, jumping clocks, killed processes", "test_faults.py"),
+    tests("connections and log lines beyond one's share", "test_limits.py"),
+    tests("requests, events and settings that are none", "test_protocol.py", "test_config.py", "test_text.py"),
+    Attack("inputs that a coverage-guided fuzzer makes", f"make fuzz SECONDS={FUZZ_SEC}", r"^all +(\d+)"),
+    Attack(
+        "command lines to the real make, ninja and cmake", f"make differential COUNT={DIFFERENTIAL}", r"^all +(\d+)"
+    ),
+    Attack("mixed builds of several users at once", f"make soak BUILDS={SOAK}", r"^ *(\d+ builds)"),
+)
+
+
+def main() -> None:
+    failed = 0
+    print("| attack | tried | what happened | run it again |\n|---|---|---|---|", flush=True)
+    for attack in ATTACKS:
+        done = subprocess.run(["sh", "-c", attack.command], cwd=ROOT, capture_output=True, text=True)
+        found = re.findall(attack.tried, done.stdout, re.MULTILINE)
+        outcome = "nothing got through" if done.returncode == 0 else "**FAILED**"
+        command = attack.command.replace("|", "\\|")
+        print(f"| {attack.name} | {found[-1] if found else '?'} | {outcome} | `{command}` |", flush=True)
+        if done.returncode or not found:
+            failed += 1
+            print(done.stdout[-4000:] + done.stderr[-4000:], file=sys.stderr)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
