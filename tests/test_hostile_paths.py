@@ -290,6 +290,7 @@ def make_fifo_for(path: Path, text: str | None = None, link: bool = False) -> No
 ENDLESS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "a fifo by option": (make_fifo_for, ["-f", "fifo"]),
     "a link to a fifo": (lambda path: make_fifo_for(path, link=True), []),
+    "a link to an endless device": (lambda path: (path / "Makefile").symlink_to("/dev/zero"), []),
     "an include of a fifo": (lambda path: make_fifo_for(path, "include fifo\n"), []),
 }
 """Makefiles that are never read to their end."""
