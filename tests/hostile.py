@@ -46,7 +46,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 def pid_namespace() -> list[str]:
     """The launcher of a daemon that sees no process but its own and its builds' (pid_namespaces(7))."""
-    return [f"{harness.python_directory()}/python3", "-I", "-c", PID_NAMESPACE]
+    return [f"{harness.daemon_python_directory()}/python3", "-I", "-c", PID_NAMESPACE]
 
 
 def first_process(launcher: int) -> int:

@@ -450,14 +450,18 @@ def ending_of(service: Service, build: HostileBuild, how: str) -> str:
     return service.daemon.await_log(rf"build {how} .*cwd={re.escape(str(build.directory))} ")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_when_its_caller_goes_away_nothing_is_left_of_a_build_that(name: str, one: Service) -> None:
-    with hostile_build(one, name) as build:
-        build.ask()
-        build.caller.await_output("ready\n")
-        build.caller.close()
-        build.await_nothing_lives()
-        assert "survivors" not in ending_of(one, build, "cancelled")
+def test_when_their_callers_go_away_nothing_is_left_of_any_of_them_all_at_once(one: Service) -> None:
+    with ExitStack() as stack:
+        builds = [stack.enter_context(hostile_build(one, name)) for name in HOSTILE]
+        for build in builds:
+            build.ask()
+        for build in builds:
+            build.caller.await_output("ready\n")
+        for build in builds:
+            build.caller.close()
+        for build in builds:
+            build.await_nothing_lives()
+            assert "survivors" not in ending_of(one, build, "cancelled")
     assert at_rest(one.daemon)
 
 
