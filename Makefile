@@ -73,7 +73,7 @@ test-container: $(VENV_STAMP)
 
 .PHONY: test-systemd
 test-systemd: $(VENV_STAMP)
-	@PYTHONPATH='$(CURDIR)/tests' $(VENV)/bin/python -B -m systemd.run $(TESTS)
+	@exec env PYTHONPATH='$(CURDIR)/tests' $(VENV)/bin/python -B -m systemd.run $(TESTS)
 
 lint: $(VENV_STAMP)
 	$(VENV)/bin/ruff check $(SOURCES)
