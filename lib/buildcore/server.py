@@ -32,6 +32,9 @@ from .notify import Manager
 ACCEPT_PAUSE_SEC = 0.2
 """How long the arbiter leaves new callers waiting after the machine had no descriptor or memory for one."""
 
+RELOAD_PAUSE_SEC = 5.0
+"""How long new callers wait for a reload to end, so that who comes after SIGHUP finds the new program."""
+
 WRITER_PAUSE_SEC = 1.0
 """How long the log waits for its next writer, so that one that ends at once does not end in a storm of forks."""
 
@@ -167,7 +170,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._hear_signals()
         if self._stopping:
             return
-        if self.socket in ready:
+        if self.socket in ready and self._listen_again not in self._due:
             self.handle_request()
         now = time.monotonic()
         for action in [action for action, at in self._due.items() if at <= now]:
@@ -185,7 +188,14 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         if signal.SIGTERM in came or signal.SIGINT in came:
             self._stopping = True
 
+    def _leave_waiting(self, seconds: float) -> None:
+        """Accept nobody for so long: new callers wait in the socket."""
+        if self._listen_again not in self._due:
+            self._selector.unregister(self.socket)
+        self._do_in(seconds, self._listen_again)
+
     def _listen_again(self) -> None:
+        self._due.pop(self._listen_again, None)
         self._selector.register(self.socket, selectors.EVENT_READ)
 
     # --- what socketserver calls ---
@@ -196,8 +206,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         except OSError as exc:
             if exc.errno in _EXHAUSTED:
                 self._service.log.error("cannot accept a caller", reason=exc.strerror)
-                self._selector.unregister(self.socket)
-                self._do_in(ACCEPT_PAUSE_SEC, self._listen_again)
+                self._leave_waiting(ACCEPT_PAUSE_SEC)
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -404,6 +413,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             self._service.log.info("build-service reloads", program=self._program.path)
             self._trial = reloading.Trial(self._program, self._handover())
             self._do_in(TRIAL_SEC, self._kill_trial)
+            self._leave_waiting(RELOAD_PAUSE_SEC)
         except BuildError as exc:
             self._refuse_reload(exc)
 
@@ -434,6 +444,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             reloading.become(interpreter, program, self._handover())
 
     def _refuse_reload(self, refusal: BuildError) -> None:
+        if self._listen_again in self._due and not self._stopping:
+            self._listen_again()
         faults = str(refusal).splitlines()
         for fault in faults:
             self._service.log.error("reload refused, everything stays as it was", fault=fault)

@@ -67,6 +67,15 @@ def test_a_reload_with_a_broken_file_fails_with_its_faults_and_changes_nothing(s
     assert service.build("id", "-u").stdout == f"{service.caller.uid}\n"
 
 
+def test_who_comes_after_the_reload_gets_the_new_configuration(service: Installed) -> None:
+    """At once: `systemctl reload` may return while the service still tries the new program (systemd.service(5))."""
+    service.build("make", "quick")
+    for number in range(5):
+        service.configure({"build": {"commands": {"make": "/usr/bin/make", f"id{number}": "/usr/bin/id"}}})
+        service.systemctl("reload", SERVICE)
+        assert service.build(f"id{number}", "-u").stdout == f"{service.caller.uid}\n"
+
+
 def test_the_watchdog_is_kicked_on_after_a_reload(service: Installed) -> None:
     service.drop_in("[Service]\nWatchdogSec=1\n")
     service.systemctl("start", SERVICE)
