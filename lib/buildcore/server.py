@@ -429,9 +429,9 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             if not self._tries_again and not self._stopping:
                 self._become_installed(interpreter, trial.program)
         except BuildError as exc:
-            if not self._tries_again:
+            if not self._tries_again and not self._stopping:
                 self._refuse_reload(exc)
-        if self._tries_again:
+        if self._tries_again and not self._stopping:
             self._tries_again = False
             self._try_installed()
 
