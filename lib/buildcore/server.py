@@ -174,8 +174,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             self.handle_request()
         now = time.monotonic()
         for action in [action for action, at in self._due.items() if at <= now]:
-            del self._due[action]
-            action()
+            if self._due.pop(action, None) is not None:  # else one before it has done it, or called it off
+                action()
         self._fork_ahead()
         self._tell_builds()
 
