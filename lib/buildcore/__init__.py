@@ -3,11 +3,12 @@
 The map, from the bottom; a module imports only from the layers below its own:
 
   errors                                            one base class
-  protocol  arguments  policy  settings  text       pure: values in, values out
+  protocol  jsontext  jsonplain  arguments  policy
+  settings  text  limiter                           pure: values in, values out
   linux  signals  processes                         single system calls and facts
   config  paths  identity  supervisor  logs  cgroups
-  listener  notify  reload                          each one part of the operating system
-  client  doctor  link  session  server             the two sides of the socket
+  listener  notify  origin  reload                  each one part of the operating system
+  client  doctor  link  proof  session  server      the two sides of the socket
   build_cli  build_ctl  build_service               the commands
 
 Another program uses `buildcore.client` to run builds, and any lower module on its own. Importing the package
