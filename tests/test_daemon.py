@@ -301,7 +301,7 @@ def test_until_it_is_opened_the_socket_is_its_owners_alone(daemon: Daemon) -> No
         "from buildcore.settings import Service\n"
         "path, group = sys.argv[1:]\n"
         "def look(event, args):\n"
-        "    if event in ('os.chown', 'os.chmod') and args[0] == path:\n"
+        "    if event in ('os.chown', 'os.chmod'):\n"
         "        print(event, oct(os.stat(path).st_mode & 0o777))\n"
         "os.umask(0)\n"
         "sys.addaudithook(look)\n"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from buildcore import reload as reload_module
 from harness import PATIENCE_SEC, Service, await_exit, read_until, write_tree
 from test_activation import Manager, await_connection
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, reap_adopted, waiting_make
@@ -332,8 +333,13 @@ def test_the_watchdog_is_kicked_on_after_a_reload(flavour: str, manager: Manager
 
 
 def test_a_handover_for_another_process_is_none(start_service: StartService) -> None:
-    children = '"channel":[0,0,0,0],"writer":1,"sessions":[[1,0]],"ending":[]'
-    left = f'{{"version":1,"pid":1,"listener":0,"ours":true,{children}}}'
-    service = start_service("user", env={"_BUILD_SERVICE_HANDOVER": left})
+    left = reload_module.Handover(1, 0, 0, 0, True, (0, 0, 0, 0), 1, ((1, 0),), (), "[broken")
+    number = left.file()
+    os.set_inheritable(number, True)
+    try:
+        env = {"_BUILD_SERVICE_HANDOVER": str(number)}
+        service = start_service("user", env=env, pass_fds=[number])
+    finally:
+        os.close(number)
     greet(service)
     assert service.run("make", "quick").stdout == "quick\n"

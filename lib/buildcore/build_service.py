@@ -53,14 +53,21 @@ def _run(argv: Sequence[str]) -> None:
         return  # --help or --version
     _tidy_descriptors(options.ready_fd)
     handover = reload.take(os.environ)
+    resumed = handover is not None and handover.pid == os.getpid()
+    named = options.config or os.environ.get(config.CONFIG_VARIABLE)
     path = _config_path(options)
-    settings = _settings(options, path)
+    if handover is not None and resumed:
+        text = handover.config  # as the trial accepted it: the file may have changed since
+    else:
+        text = None if path is None else config.read(path)
+    settings = _settings(options, path, text)
     if options.check_config:
-        _report(settings, is_trial=handover is not None)
+        _report(settings, reload.Accepted(sys.executable, text) if handover is not None and not resumed else None)
         return
-    if handover is not None and handover.pid != os.getpid():
+    if not resumed:
         handover = None
-    arguments = (*(["--user"] if options.user else []), *(["--config", path] if path else []))
+    keep = path is not None and (named or not options.user)  # a user's own default may come and go
+    arguments = (*(["--user"] if options.user else []), *(["--config", path] if path and keep else []))
     _serve(settings, reload.Program(os.path.abspath(sys.argv[0]), arguments), handover, options.ready_fd)
 
 
@@ -92,13 +99,11 @@ def _config_path(options: argparse.Namespace) -> str | None:
     return os.path.abspath(path)
 
 
-def _settings(options: argparse.Namespace, path: str | None) -> Settings:
+def _settings(options: argparse.Namespace, path: str | None, text: str | None) -> Settings:
     if options.user and identity.is_privileged():
         raise UsageError("--user is for ordinary users: root serves everybody, without it")
     defaults = user_defaults(os.environ, os.getuid()) if options.user else Settings()
-    if path is None:
-        return config.parse("", environ=os.environ, defaults=defaults)
-    return config.load(path, os.environ, defaults)
+    return config.parse(text or "", path or "config", os.environ, defaults)
 
 
 def user_defaults(environ: Mapping[str, str], uid: int) -> Settings:
@@ -124,14 +129,13 @@ def _absolute(environ: Mapping[str, str], name: str) -> str:
     return value if value.startswith("/") else ""
 
 
-def _report(settings: Settings, is_trial: bool) -> None:
+def _report(settings: Settings, trial: reload.Accepted | None) -> None:
     for warning in config.warnings(settings):
         print(f"build-service: warning: {warning}", file=sys.stderr)
-    if is_trial:
+    if trial is not None:
         proof.prove(settings)
+        reload.answer(trial)
     print("configuration is valid")
-    if is_trial:
-        print(sys.executable)
 
 
 def _serve(
@@ -179,7 +183,8 @@ def _go_on(
     """Take over the socket and the log from the program that this process was before a reload."""
     handover.pass_on(False)
     log = logs.resume(settings.logging, handover.channel, handover.writer)
-    listening, endpoint = listener.adopt(handover.listener, handover.ours)
+    listening = listener.adopt(handover.listener)
+    endpoint = listener.Endpoint(listener.name_of(listening), handover.device, handover.inode, handover.ours)
     if endpoint.ours:
         try:
             endpoint.open_to(settings.service, private)

@@ -107,13 +107,16 @@ def load(path: str, environ: Mapping[str, str] | None = None, defaults: Settings
     Raises `ConfigError` with every fault, each line starting with `path`, whatever the file holds or is: only
     a regular file of at most MAX_FILE_BYTES is read, and nothing waits for it (opening a FIFO would).
     """
-    data = _read_file(path)
+    return parse(read(path), path, os.environ if environ is None else environ, defaults)
+
+
+def read(path: str) -> str:
+    """Return the text of the file at `path`; raises `ConfigError` as `load` does."""
     try:
         # A byte order mark is what some editors leave in front; it means nothing.
-        text = data.decode("utf-8-sig")
+        return _read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise ConfigError([f"{escape(path)}: not UTF-8 (byte {exc.start})"]) from exc
-    return parse(text, path, os.environ if environ is None else environ, defaults)
 
 
 def parse(

@@ -52,12 +52,23 @@ class Endpoint:
             pass
 
     def open_to(self, settings: Service, private: bool) -> None:
-        """Give the file the group and mode of `settings`, or this user's alone if `private`. Raises ListenError."""
+        """Give the file the group and mode of `settings`, or this user's alone if `private`.
+
+        Raises ListenError, also when another file has taken its place: that is held before it is changed.
+        """
         group = None if private else _group_id(settings.socket_group)
         try:
-            if group is not None:
-                os.chown(self.path, -1, group)
-            os.chmod(self.path, 0o600 if private else settings.socket_mode)
+            fd = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.fstat(fd)
+                if (found.st_dev, found.st_ino) != (self.device, self.inode):
+                    raise ListenError(f"{escape(self.path)} is not the socket of this service any more")
+                held = f"/proc/self/fd/{fd}"  # chmod(2) takes no O_PATH descriptor, but its name
+                if group is not None:
+                    os.chown(held, -1, group)
+                os.chmod(held, 0o600 if private else settings.socket_mode)
+            finally:
+                os.close(fd)
         except OSError as exc:
             raise _cannot_listen(self.path, exc) from exc
 
@@ -68,16 +79,23 @@ def passed(environ: Mapping[str, str], pid: int) -> tuple[socket.socket, Endpoin
     The rules are those of sd_listen_fds(3): LISTEN_FDS counts only where LISTEN_PID is this process. Raises
     ListenError for anything but one listening Unix stream socket.
     """
-    if environ.get("LISTEN_PID") != str(pid) or not environ.get("LISTEN_FDS"):
+    if environ.get("LISTEN_PID") != str(pid) or environ.get("LISTEN_FDS", "0") in ("", "0"):
         return None
     count = environ["LISTEN_FDS"]
     if count != "1":
         raise ListenError(f"LISTEN_FDS is {escape(count)}: exactly one listening socket can be served")
-    return adopt(FIRST_PASSED_FD)
+    listener = adopt(FIRST_PASSED_FD)
+    return listener, Endpoint(name_of(listener), 0, 0, ours=False)
 
 
-def adopt(fd: int, ours: bool = False) -> tuple[socket.socket, Endpoint]:
-    """Return the listening Unix stream socket that is open as `fd`, with its file. Raises ListenError."""
+def name_of(listener: socket.socket) -> str:
+    """Return the path that the socket is bound to, "" for none (an abstract one)."""
+    name = listener.getsockname()
+    return name if isinstance(name, str) else ""
+
+
+def adopt(fd: int) -> socket.socket:
+    """Return the listening Unix stream socket that is open as `fd`. Raises ListenError."""
     try:
         listener = socket.socket(fileno=fd)
     except OSError as exc:
@@ -88,13 +106,7 @@ def adopt(fd: int, ours: bool = False) -> tuple[socket.socket, Endpoint]:
         listener.detach()
         raise ListenError(f"descriptor {fd}, passed to listen on, is no listening Unix stream socket")
     os.set_inheritable(fd, False)
-    name = listener.getsockname()
-    path = name if isinstance(name, str) else ""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return listener, Endpoint(path, 0, 0, False)
-    return listener, Endpoint(path, found.st_dev, found.st_ino, ours)
+    return listener
 
 
 def bind(settings: Service, private: bool) -> tuple[socket.socket, Endpoint]:

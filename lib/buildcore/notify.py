@@ -11,6 +11,9 @@ import time
 from collections.abc import Mapping
 
 SOCKET_VARIABLE = "NOTIFY_SOCKET"
+MAX_USEC_DIGITS = 18
+"""Longer is 30000 years or "infinity"."""
+
 _USEC = 1_000_000
 
 
@@ -45,6 +48,6 @@ class Manager:
 def _watchdog_sec(environ: Mapping[str, str], pid: int) -> float | None:
     """Return half of WATCHDOG_USEC where it is meant for this process (sd_watchdog_enabled(3))."""
     usec = environ.get("WATCHDOG_USEC", "")
-    if environ.get("WATCHDOG_PID", str(pid)) != str(pid) or not (usec.isascii() and usec.isdigit()) or not int(usec):
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid) or not (usec.isascii() and usec.isdigit()):
         return None
-    return int(usec) / _USEC / 2
+    return int(usec) / _USEC / 2 if len(usec) <= MAX_USEC_DIGITS and int(usec) else None

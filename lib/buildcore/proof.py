@@ -59,7 +59,7 @@ def prove(settings: Settings) -> None:
             del expected["NoNewPrivs"]
     found = {name: " ".join(shown.get(name, "missing").split()) for name in expected}
     if "Groups" in found:
-        found["Groups"] = " ".join(sorted(found["Groups"].split(), key=int))
+        found["Groups"] = " ".join(sorted(set(found["Groups"].split()), key=int))  # one may be there twice
     wrong = [f"{name} is {found[name]!r}, not {expected[name]!r}" for name in expected if found[name] != expected[name]]
     if wrong:
         raise ProofError("\n".join(f"a build would not run as it is to: {line}" for line in wrong))

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from . import __version__, cgroups, identity, linux, processes, protocol, session, signals
@@ -49,6 +50,9 @@ ORPHANS_PAUSE_SEC = 1.0
 
 LEFT_STATUS = 1
 """The exit status of a session that may have left something of its build: the arbiter looks for that."""
+
+LONGEST_WAIT_SEC = 86400.0
+"""poll(2) takes no more than 2^31 milliseconds."""
 
 TRIAL_SEC = 60.0
 """How long the installed program may take to check its configuration in a reload."""
@@ -165,7 +169,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._due[action] = time.monotonic() + seconds
 
     def _serve_once(self) -> None:
-        wait = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        wait = min(LONGEST_WAIT_SEC, max(0.0, min(self._due.values()) - time.monotonic())) if self._due else None
         ready = [key.fileobj for key, _ in self._selector.select(wait)]
         self._hear_signals()
         if self._stopping:
@@ -425,9 +429,9 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._trial = None
         self._due.pop(self._kill_trial, None)
         try:
-            interpreter = trial.interpreter(status)
+            accepted = trial.accepted(status)
             if not self._tries_again and not self._stopping:
-                self._become_installed(interpreter, trial.program)
+                self._become_installed(accepted, trial.program)
         except BuildError as exc:
             if not self._tries_again and not self._stopping:
                 self._refuse_reload(exc)
@@ -435,13 +439,13 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             self._tries_again = False
             self._try_installed()
 
-    def _become_installed(self, interpreter: str, program: reloading.Program) -> None:
+    def _become_installed(self, accepted: reloading.Accepted, program: reloading.Program) -> None:
         with _signals_held():
             if {signal.SIGTERM, signal.SIGINT} & self._queue.take():  # what came just before would be forgotten
                 self._stopping = True
                 return
             self._hang_up_on_idle()
-            reloading.become(interpreter, program, self._handover())
+            reloading.become(accepted.interpreter, program, replace(self._handover(), config=accepted.config))
 
     def _refuse_reload(self, refusal: BuildError) -> None:
         if self._listen_again in self._due and not self._stopping:
@@ -457,6 +461,8 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         return reloading.Handover(
             pid=os.getpid(),
             listener=self.socket.fileno(),
+            device=self._endpoint.device,
+            inode=self._endpoint.inode,
             ours=self._endpoint.ours,
             channel=log.descriptors(),
             writer=0 if self._restart_log_writer in self._due else log.writer_pid,
