@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import selectors
 import signal
 import socket
@@ -234,6 +235,9 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the caller to a session forked ahead, else fork one for it (and leave the rest to the library)."""
+        if _is_gone(request):  # a fork for nobody: who comes and goes in a loop would hold others up with it
+            self.shutdown_request(request)
+            return
         if self._hand_over(request):
             return
         with _signals_held():
@@ -522,6 +526,13 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Tell whether the caller hung up for good: that ends its build (a mere half-close does not), so none is begun."""
+    poll = select.poll()
+    poll.register(connection, 0)  # POLLHUP and POLLERR come unasked (poll(2))
+    return bool(poll.poll(0))
 
 
 def _turn_away(connection: socket.socket, line: str) -> None:
