@@ -176,8 +176,9 @@ def test_a_call_that_fails_in_a_session_is_one_line_or_nothing_and_leaves_nothin
         for number in range(MOST_CALLS):
             error, request_id = next(errors), f"{function}-{number}"
             session = await_session_ahead(faulty)
-            with faults.failing(function, error, session, skip=number), RawCaller(faulty) as caller:
-                exit_ = caller.ask("leave", features=[], request_id=request_id).exit()
+            with faults.failing(function, error, session, skip=number):
+                with RawCaller(faulty) as caller:
+                    exit_ = caller.ask("leave", features=[], request_id=request_id).exit()
                 assert await_exit(session)
             if not faults.hits():
                 assert exit_["code"] == 0 and (refused or function.startswith("open") or number == 1)
