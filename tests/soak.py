@@ -207,6 +207,14 @@ def inventory(daemon: Daemon) -> dict[str, Counter[str]]:
     }
 
 
+def settled_inventory(daemon: Daemon, before: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
+    """What is there when the last session has been reaped and the next one forked ahead, of which nothing tells."""
+    deadline = time.monotonic() + harness.GRACE_SEC
+    while (after := inventory(daemon)) != before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return after
+
+
 def descriptors(pid: int) -> Counter[str]:
     """The open files of a process by kind or path; the numbers of sockets and pipes change."""
     directory = f"/proc/{pid}/fd"
@@ -324,6 +332,7 @@ def soak(daemon: Daemon, builds: int) -> list[str]:
     for user in (DEV1, DEV2, OUTSIDER) if harness_world.inside() else (harness.current_user(),):
         workspace = daemon.workspace_of(user)
         harness.write_tree(workspace, {"Makefile": MAKEFILE}, user)
+    daemon.await_log("build-service listens")  # so that the writer has its file open
     assert at_rest(daemon)
     before = inventory(daemon)
     started = time.monotonic()
@@ -335,7 +344,7 @@ def soak(daemon: Daemon, builds: int) -> list[str]:
         faults.append(f"{len(done)} builds of {builds} came to an end")
     if not at_rest(daemon):
         faults.append("the service did not come to rest")
-    after = inventory(daemon)
+    after = settled_inventory(daemon, before)
     for what, items in after.items():
         faults += [f"{what}: {count} more of {name}" for name, count in (items - before[what]).items()]
     samples.append(sample(daemon, builds))
