@@ -135,7 +135,7 @@ def output_events(data: bytes) -> None:
 def walkers(data: bytes) -> None:
     """For each tool the paths found are there, are found again when rewritten, and nothing later changes them."""
     args = any_text(data).split("\n")
-    for command in arguments.KNOWN_COMMANDS:
+    for command in ("make", "ninja", "cmake"):
         found = arguments.path_arguments(command, args)
         assert all(args[path.index][path.start :] == path.value != "" for path in found)
         places = [(path.index, path.start) for path in found]
