@@ -103,12 +103,16 @@ def run(name: str, seconds: int, scratch: Path) -> Outcome:
     executions = sum(map(int, EXECUTIONS.findall(said)))
     edges, features, kept = max([(0, 0, 0), *(tuple(map(int, numbers)) for numbers in STATUS.findall(said))])
     findings = sorted(set(FINDINGS.glob(f"{name}-*")) - before)
-    failed = process.returncode != 0 or not executions
+    failed = process.returncode != 0 or not executions or bool(findings)
     return Outcome(executions, edges, features, kept, usage.ru_utime + usage.ru_stime, findings, failed)
 
 
+def shown(outcome: Outcome) -> str:
+    return "YES" if outcome.findings else "DID NOT RUN" if outcome.failed else "none"
+
+
 def explain(name: str, outcome: Outcome) -> None:
-    print(f"\n{name}: a finding; what was said is in {(FINDINGS / name).relative_to(ROOT)}.log")
+    print(f"\n{name}: {shown(outcome)}; what was said is in {(FINDINGS / name).relative_to(ROOT)}.log")
     for path in outcome.findings:
         print(f"  run it again:  PYTHONPATH=lib:tests {sys.executable} -m fuzz.run {name} {path.relative_to(ROOT)}")
         print(f"  keep it, with a # line before it, in tests/fuzz/corpus/{name}.txt:  {path.read_bytes()!r}\n")
@@ -129,7 +133,7 @@ def run_all(seconds: int, keep: bool) -> int:
             if keep and not outcome.failed:
                 grown = [path.read_bytes() for path in (Path(scratch) / "grown").iterdir()]
                 corpus.keep(name, target, [*corpus.load(name), *grown])
-        seen = f"{outcome.edges:8}{outcome.features:10}{outcome.inputs:8}  {'YES' if outcome.failed else 'none'}"
+        seen = f"{outcome.edges:8}{outcome.features:10}{outcome.inputs:8}  {shown(outcome)}"
         print(f"{name:16}{outcome.executions:12}{outcome.cpu_sec:8.0f}{seen}", flush=True)
     executions = sum(outcome.executions for outcome in outcomes.values())
     print(f"{'all':16}{executions:12}{sum(outcome.cpu_sec for outcome in outcomes.values()):8.0f}")
