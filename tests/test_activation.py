@@ -213,6 +213,18 @@ def test_the_watchdog_is_kicked_again_and_again(flavour: str, manager: Manager, 
     assert time.monotonic() - begun >= 0.3, "kicks come at half the watchdog's time, not in a storm"
 
 
+@pytest.mark.parametrize("usec", ["5184000000000", "999999999999999999", "18446744073709551615", "9" * 400])
+def test_a_watchdog_that_is_very_patient_is_no_fault(usec: str, manager: Manager, start_service: StartService) -> None:
+    service = start_service("user", manager.settings(), **manager.options(WATCHDOG_USEC=usec))
+    write_tree(service.workspace, {"Makefile": "all:\n\t@echo built\n"}, service.caller)
+    assert service.run("make").stdout == "built\n"
+
+
+def test_no_socket_passed_is_none_passed(manager: Manager, start_service: StartService) -> None:
+    script = PASS_AS_3.replace('LISTEN_FDS="1"', 'LISTEN_FDS="0"')
+    assert start_service("user", **manager.options(script)).daemon.socket.exists()
+
+
 @pytest.mark.parametrize("usec", ["0", "-1", "soon", "²"])
 def test_a_watchdog_time_that_is_none_is_no_watchdog(usec: str, manager: Manager, start_service: StartService) -> None:
     start_service("user", manager.settings(), **manager.options(WATCHDOG_USEC=usec))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -314,6 +315,61 @@ def test_a_service_that_does_not_answer(fake: FakeServer) -> None:
     assert failure(done, "service").startswith("it does not answer: ")
 
 
+VARIABLES = [
+    ("MAKEFLAGS", "-C /tmp", "-C must not stand in MAKEFLAGS"),
+    ("MAKEFLAGS", "--eval=$(X)", "MAKEFLAGS must not refer to variables"),
+    ("BUILD_SERVICE_TIMEOUT", "soon", "BUILD_SERVICE_TIMEOUT must be a whole number of seconds"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), VARIABLES)
+def test_it_asks_just_what_build_cli_would_ask(name: str, value: str, words: str, one: Service) -> None:
+    assert one.run("make", env={name: value}).returncode == 1
+    assert words in failure(ctl(one, "doctor", env={name: value}), "command")
+
+
+def test_more_than_a_request_can_hold(one: Service) -> None:
+    line = failure(ctl(one, "doctor", "make", *["x" * 100_000] * 11), "command")
+    assert line.startswith("invalid request: longer than 1048576 bytes")
+
+
+@pytest.mark.parametrize("check", [{}, {"groups": 5}, {"groups": [], "args": 7}, {"groups": [], "args": []}])
+def test_an_answer_that_does_not_say_how_is_none(check: dict[str, Any], fake: FakeServer) -> None:
+    process = fake.popen([BIN / "build-ctl", "doctor", "--socket", fake.path])
+    out, err, code = fake.answer_to(process, exit_event(code=0, check=check))
+    done = subprocess.CompletedProcess([], code, out.decode(), err.decode())
+    assert failure(done, "service").startswith("it gave no valid answer: a check that does not say how")
+
+
+def test_a_service_that_never_comes_to_an_end(fake: FakeServer) -> None:
+    impatient = ON_A_HOST.replace("doctor.in_container =", "doctor.ANSWER_SEC = 0.5; doctor.in_container =")
+    python = f"{harness.python_directory()}/python3"
+    process = fake.popen([python, "-I", "-c", impatient, "doctor", "--socket", fake.path])
+    connection, _ = fake.accept()
+    with connection:
+        try:
+            while process.poll() is None:
+                connection.sendall(b'{"type":"stdout","data":"more"}\n')
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has heard enough
+    out, err = process.communicate()
+    done = subprocess.CompletedProcess([], process.returncode, out.decode(), err.decode())
+    assert failure(done, "service").startswith("it does not answer: nothing complete within 0.5 s")
+
+
+def test_a_name_with_a_newline_is_one_line(one: Service) -> None:
+    directory = one.workspace / "a\nfailure  socket: b"
+    write_tree(directory, {"Makefile": ""}, one.caller)
+    done = ctl(one, "doctor", cwd=directory)
+    assert done.returncode == 0 and "failure" not in "".join(findings(done))
+
+
+def test_without_standard_output_it_judges_all_the_same(one: Service) -> None:
+    script = f"exec {BIN}/build-ctl doctor --socket {one.daemon.socket} >&-"
+    done = run_as(one.caller, ["/bin/sh", "-c", script], one.workspace)
+    assert (done.stderr, done.returncode) == ("build-ctl: Bad file descriptor\n", 1)
+
+
 # --- the host's own ---------------------------------------------------------------------------------------------------
 
 
@@ -336,12 +392,24 @@ def test_the_configuration_the_log_and_the_last_build_are_looked_at(service: Ser
     assert re.fullmatch(last, found["ok last build"])
 
 
-def test_every_fault_of_the_configuration_is_a_failure(one: Service) -> None:
+def test_every_fault_of_the_configuration_is_a_failure_unless_the_service_works(one: Service) -> None:
     write_tree(one.daemon.directory, {"config.toml": "[service]\nport = 1\nprefork = -1\n"})
     env = {"PATH": harness.daemon_path()}
-    done = ctl(one, "doctor", "--config", str(one.daemon.config), user=one.daemon.user, env=env)
+    arguments = ["doctor", "--config", str(one.daemon.config)]
+    done = ctl(one, *arguments, env=env)
+    assert done.stdout.count("warning  configuration: ") == 2 and done.returncode == 0
+    one.daemon.stop()
+    done = ctl(one, *arguments, env=env)
     assert done.stdout.count("failure  configuration: ") == 2 and done.returncode == 1
     assert "service.port: unknown key" in done.stdout
+
+
+def test_what_a_caller_sent_does_not_pass_for_the_last_build(service: Service) -> None:
+    write_tree(service.workspace, {"Makefile": "%:\n\t@exit 3\n"}, service.caller)
+    forged = "x build_service: build completed user=root exit_code=0 duration_sec=1"
+    assert service.run("make", forged).returncode == 2
+    service.daemon.await_log("build completed")
+    assert on_host(service)["ok last build"].endswith(f"user {service.caller.name}, exit code 2")
 
 
 def test_a_program_that_is_missing_is_a_warning_of_the_configuration(one: Service) -> None:
@@ -407,12 +475,12 @@ def test_commands_is_a_line_and_exit_1_for_a_caller_whom_the_service_refuses(sta
     assert done.stderr.startswith("root may not build: ")
 
 
-WRONG = [[], ["heal"], ["doctor", "--nonsense"], ["doctor", "--socket"], ["commands", "make"], ["commands", "-x"]]
+WRONG = ["", "heal", "doctor ''", "doctor --nonsense", "doctor --socket", "commands make", "commands -x"]
 
 
-@pytest.mark.parametrize("arguments", WRONG)
-def test_a_wrong_command_line_is_exit_1_with_the_usage(arguments: list[str], one: Service) -> None:
-    done = ctl(one, *arguments)
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_line_is_exit_1_with_the_usage(line: str, one: Service) -> None:
+    done = ctl(one, *shlex.split(line))
     assert (done.stdout, done.returncode) == ("", 1)
     assert done.stderr.startswith("build-ctl: ") and "\nusage: build-ctl doctor " in done.stderr
 
@@ -421,7 +489,7 @@ def test_commands_does_not_wait_for_ever(fake: FakeServer) -> None:
     impatient = ON_A_HOST.replace("doctor.in_container =", "doctor.ANSWER_SEC = 0.2; doctor.in_container =")
     python = f"{harness.python_directory()}/python3"
     done = run_as(CALLER, [python, "-I", "-c", impatient, "commands", "--socket", str(fake.path)], "/")
-    assert (done.stdout, done.stderr, done.returncode) == ("", "build-ctl: timed out\n", 1)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "build-ctl: nothing complete within 0.2 s\n", 1)
 
 
 @pytest.mark.parametrize("option", ["--help", "-h", "--version"])
@@ -442,5 +510,5 @@ def test_without_a_current_directory_it_says_so(one: Service) -> None:
     directory = write_tree(one.workspace / "gone", gone, one.caller)
     script = f"cd {directory}; rm -r {directory}; exec {BIN}/build-ctl doctor --socket {one.daemon.socket}"
     done = run_as(one.caller, ["/bin/sh", "-c", script], "/")
-    assert "failure  directory: the current directory cannot be told" in done.stdout
+    assert "failure  directory: build-cli: cannot tell the current directory" in done.stdout
     assert done.returncode == 1 and "Traceback" not in done.stderr

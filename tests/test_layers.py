@@ -21,7 +21,10 @@ LAYERS = {
     ERRORS: {"errors"},
     PURE: {"arguments", "jsonplain", "jsontext", "limiter", "policy", "protocol", "settings", "text"},
     KERNEL: {"linux", "processes", "signals"},
-    SYSTEM: {"cgroups", "config", "identity", "listener", "logs", "notify", "origin", "paths", "reload", "supervisor"},
+    SYSTEM: {
+        "cgroups", "config", "identity", "listener", "logs", "notify", "origin", "paths", "reload", "subids",
+        "supervisor",
+    },
     ENTRY: {"build_cli", "build_ctl", "build_service", "client", "doctor", "link", "proof", "server", "session"},
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}

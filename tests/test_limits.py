@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
+from buildcore import subids
 from buildcore.limiter import LINES, WINDOW_SEC, Limiter
 from harness import Daemon, Service, write_tree
-from harness_world import DEV2
+from harness_world import DEV1, DEV2, User
 from wire import WAITING, Gate, RawCaller, at_rest
 
 StartService = Callable[..., Service]
@@ -56,6 +57,41 @@ def test_others_are_served_meanwhile(start_service: StartService) -> None:
     with RawCaller(service), RawCaller(service), RawCaller(service) as third:
         assert third.exit()["code"] == 1
         assert service.run("make", user=DEV2, cwd=other).stdout == "served\n"
+
+
+@pytest.mark.needs_root
+def test_a_users_subordinate_uids_have_no_share_of_their_own(start_service: StartService) -> None:
+    """The private world has the machine's /etc/subuid; one of its own lies over it for this test."""
+    mine = harness.open_directory() / "subuid"
+    mine.write_text(f"nonsense\nnobody-knows:1:2\n{DEV1.name}:400000:65536\n{DEV2.uid}:500000:65536\n")
+    given = Path(subids.PATH)
+    made = not given.exists()
+    if made:
+        given.touch()
+    subprocess.run(["mount", "--bind", mine, given], check=True)
+    try:
+        service = start_service("root", {"service": {"max_connections_per_user": 2}})
+        strangers = [User(f"sub{uid}", uid, uid, DEV1.groups, Path("/")) for uid in (400000, 465535)]
+        with RawCaller(service, strangers[0]), RawCaller(service, strangers[1]):
+            assert "2 of your builds run already" in service.run("make").stderr
+            with RawCaller(service, DEV2) as other:
+                other.ask(cwd="/etc").exit()
+                assert other.text().startswith("cwd must be under workspace")
+    finally:
+        subprocess.run(["umount", given], check=True)
+        if made:
+            given.unlink()
+
+
+def test_whose_a_uid_is(tmp_path: Path) -> None:
+    path = tmp_path / "subuid"
+    path.write_text("root:100000:65536\n1234:165536:10\nno-such-account:300000:10\nroot:many:1\n\n")
+    owners = subids.load(str(path))
+    answers = {uid: owners.owner_of(uid) for uid in (0, 99999, 100000, 165535, 165536, 165545, 165546, 300000)}
+    assert answers == {
+        0: 0, 99999: 99999, 100000: 0, 165535: 0, 165536: 1234, 165545: 1234, 165546: 165546, 300000: 300000,
+    }
+    assert subids.load(str(tmp_path / "none")).owner_of(100000) == 100000
 
 
 def test_all_together_cannot_take_more_than_the_service_has(flavour: str, start_service: StartService) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -275,6 +276,58 @@ def test_a_program_that_does_not_know_the_handover_is_not_become(
     module.write_text(module.read_text().replace("VERSION = 1", "VERSION = 2"))
     os.kill(service.daemon.pid, signal.SIGHUP)
     service.daemon.await_log("reload refused.*hands over in version 1, this program reads 2")
+
+
+def test_what_the_trial_accepted_is_what_counts_whatever_becomes_of_the_file(
+    installed: Path, flavour: str, start_service: StartService
+) -> None:
+    """The installed program breaks the file here as soon as its trial has accepted it."""
+    service = start_service(flavour, programs=installed / "bin")
+    greet(service)
+    configure(service, build={"commands": {"make": "/usr/bin/make", "id": "/usr/bin/id"}})
+    module = installed / "lib/buildcore/reload.py"
+    changed = f"\n    open({str(service.daemon.config)!r}, 'w').write('[broken')\n\n\nclass Trial:"
+    module.write_text(module.read_text().replace("\n\n\nclass Trial:", changed))
+    reload(service)
+    assert service.daemon.config.read_text() == "[broken"
+    assert service.run("id", "-u").stdout == f"{service.caller.uid}\n"
+    os.kill(service.daemon.pid, signal.SIGHUP)
+    service.daemon.await_log("reload refused.*not valid TOML")
+
+
+@pytest.mark.parametrize("kind", ["another server's socket", "a link"])
+def test_what_took_the_place_of_the_socket_is_left_alone(kind: str, service: Service) -> None:
+    path, victim = service.daemon.socket, service.daemon.directory / "victim"
+    path.rename(service.daemon.directory / "moved")
+    with socket.socket(socket.AF_UNIX) as other:
+        if kind == "a link":
+            victim.touch(0o600)
+            path.symlink_to(victim)
+        else:
+            other.bind(str(path))
+            path.chmod(0o600)
+        before = path.stat()
+        reload(service)
+        service.daemon.await_log("ERROR build_service: the socket keeps its group and mode reason=")
+        assert (path.stat().st_mode, path.stat().st_gid) == (before.st_mode, before.st_gid)
+        os.kill(service.daemon.pid, signal.SIGTERM)
+        assert await_exit(service.daemon.pid)
+        assert path.stat().st_ino == before.st_ino
+        path.unlink()
+
+
+def test_a_file_with_many_warnings_is_no_worse_than_one_with_none(service: Service) -> None:
+    greet(service)
+    missing = {f"tool{number}": f"/nonexistent/{'x' * 200}/{number}" for number in range(200)}
+    configure(service, build={"commands": {"make": "/usr/bin/make", **missing}})
+    reload(service)
+    assert service.run("make", "quick").stdout == "quick\n"
+
+
+def test_a_handover_of_very_many_builds_has_room() -> None:
+    sessions = tuple((pid, 4294967295) for pid in range(4_000_000, 4_100_000))
+    handover = reload_module.Handover(1, 0, 0, 0, True, (0, 0, 0, 0), 1, sessions, ())
+    assert reload_module.take({reload_module.VARIABLE: str(handover.file())}) == handover
 
 
 def test_builds_start_and_end_while_the_program_s_own_file_is_overwritten(

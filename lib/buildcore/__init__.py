@@ -7,7 +7,7 @@ The map, from the bottom; a module imports only from the layers below its own:
   settings  text  limiter                           pure: values in, values out
   linux  signals  processes                         single system calls and facts
   config  paths  identity  supervisor  logs  cgroups
-  listener  notify  origin  reload                  each one part of the operating system
+  listener  notify  origin  reload  subids          each one part of the operating system
   client  doctor  link  proof  session  server      the two sides of the socket
   build_cli  build_ctl  build_service               the commands
 

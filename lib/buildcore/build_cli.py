@@ -56,7 +56,7 @@ def main(argv: "Sequence[str]") -> int:
 
     Where the build, or the reader of its output, ended by a signal of this side, the process ends by it too.
     """
-    _keep_standard_descriptors()
+    keep_standard_descriptors()
     try:
         options = parse(argv)
         return _run(options) if options.answer is None else _print(options.answer)
@@ -70,9 +70,13 @@ def main(argv: "Sequence[str]") -> int:
 
 def parse(argv: "Sequence[str]") -> Options:
     """Return what the command line says; everything from COMMAND on is the command's. Raises UsageError."""
+    return parse_text([client.text(os.fsencode(arg)) for arg in argv])
+
+
+def parse_text(rest: "List[str]") -> Options:
+    """The same for words in the protocol's text."""
     options = Options()
     values = {"--timeout": "", "--socket": "", "--request-id": "", "--fallback": ""}
-    rest = [client.text(os.fsencode(arg)) for arg in argv]
     while rest and rest[0].startswith("-"):
         name, equals, value = rest.pop(0).partition("=")
         if name in ANSWERS and not equals:
@@ -127,7 +131,7 @@ def _run(options: Options) -> int:
         _exec_locally(options.fallback, options.command)
     with connection:
         catcher = _SignalCatcher(connection)
-        connection.send(_request(options))
+        connection.send(request_of(options))
         try:
             exit_ = _relay(connection, catcher)
         except protocol.ResponseError as exc:
@@ -136,11 +140,12 @@ def _run(options: Options) -> int:
     catcher.finish()
     if exit_.timed_out:
         seconds = exit_.timeout_sec or options.timeout_sec
-        _write(2, b"build timed out after %ds\n" % seconds if seconds else b"build timed out\n")
+        write_all(2, b"build timed out after %ds\n" % seconds if seconds else b"build timed out\n")
     return exit_.code
 
 
-def _request(options: Options) -> protocol.Request:
+def request_of(options: Options, check: bool = False) -> protocol.Request:
+    """Return the request for the command line `options`; with `check` it is only judged. Raises UsageError."""
     umask = os.umask(0)
     os.umask(umask)
     try:
@@ -156,6 +161,7 @@ def _request(options: Options) -> protocol.Request:
         options.env,
         umask & protocol.MAX_UMASK,
         ("details",),
+        check,
     )
 
 
@@ -164,11 +170,11 @@ def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> protocol
     for event in connection.events(catcher.wait):
         if isinstance(event, protocol.Exit):
             return event
-        _write(1 if event.stream == protocol.STDOUT else 2, event.data)
+        write_all(1 if event.stream == protocol.STDOUT else 2, event.data)
     raise protocol.ResponseError("the connection ended before the build's exit")
 
 
-def _write(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
     """Write all of `data`, also to a descriptor that somebody else made non-blocking."""
     view = memoryview(data)
     while view:
@@ -246,7 +252,7 @@ def _exec_locally(program: str, command: "Sequence[str]") -> "NoReturn":
         raise UsageError("build-cli: cannot run %s: %s" % (program, exc.strerror)) from exc
 
 
-def _keep_standard_descriptors() -> None:
+def keep_standard_descriptors() -> None:
     """Let no descriptor of this program take the place of a closed standard one."""
     while True:
         fd = os.open(os.devnull, os.O_RDONLY)
@@ -256,13 +262,13 @@ def _keep_standard_descriptors() -> None:
 
 
 def _print(line: str) -> int:
-    _write(1, line.encode("utf-8", "surrogateescape") + b"\n")
+    write_all(1, line.encode("utf-8", "surrogateescape") + b"\n")
     return 0
 
 
 def _fail(line: str) -> int:
     try:
-        _write(2, line.encode("utf-8", "surrogateescape") + b"\n")
+        write_all(2, line.encode("utf-8", "surrogateescape") + b"\n")
     except OSError as exc:
         if exc.errno == errno.EPIPE:
             die_by(signal.SIGPIPE)

@@ -5,10 +5,10 @@ show a traceback, and changes nothing.
 """
 
 import os
-import sys
+import signal
 from typing import Dict, List, Sequence
 
-from . import __version__, client, doctor, jsontext
+from . import __version__, build_cli, client, doctor, jsontext
 from .errors import BuildError
 
 USAGE = """\
@@ -29,14 +29,14 @@ def main(argv: Sequence[str]) -> int:
 
     For `doctor` that is 0 only when a build would work.
     """
+    build_cli.keep_standard_descriptors()
     try:
-        code = _run([client.text(os.fsencode(word)) for word in argv])
-        sys.stdout.flush()
-        return code
+        return _run([client.text(os.fsencode(word)) for word in argv])
     except BuildError as exc:
         return _fail(str(exc))
+    except BrokenPipeError:
+        build_cli.die_by(signal.SIGPIPE)
     except OSError as exc:
-        sys.stdout = open(os.devnull, "w")  # nor does Python try again as it ends
         return _fail("build-ctl: %s" % (exc.strerror or exc))
 
 
@@ -79,12 +79,15 @@ def _options(words: List[str], with_value: Sequence[str], flags: Sequence[str]) 
 
 
 def _doctor(options: Dict[str, str], command: Sequence[str]) -> int:
+    if command and not command[0]:
+        raise UsageError("build-ctl: the command is empty\n" + USAGE)
     findings = []
     for finding in doctor.examine(command or DEFAULT_COMMAND, options.get("--socket"), options.get("--config")):
         findings.append(finding)
         if "--json" not in options:
             fix = "; to mend it: " + finding.fix if finding.fix else ""
-            _print("%-8s %s: %s%s" % (finding.state, finding.check, finding.message, fix))
+            line = "%-8s %s: %s%s" % (finding.state, finding.check, finding.message, fix)
+            _print(line.replace("\n", "\\n"))
     works = all(finding.state != doctor.FAILURE for finding in findings)
     if "--json" in options:
         checks = [
@@ -95,14 +98,17 @@ def _doctor(options: Dict[str, str], command: Sequence[str]) -> int:
 
 
 def _print(line: str) -> None:
-    data = line.encode("utf-8", "backslashreplace") + b"\n"
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    build_cli.write_all(1, _printable(line).encode("utf-8") + b"\n")
+
+
+def _printable(text: str) -> str:
+    """Return `text`, lines apart, with what is not printable as an escape: part of it is a caller's or a service's."""
+    return "".join(char if char.isprintable() or char == "\n" else "\\u%04x" % ord(char) for char in text)
 
 
 def _fail(line: str) -> int:
     try:
-        os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
+        os.write(2, _printable(line).encode("utf-8") + b"\n")
     except OSError:
         pass
     return FAILURE

@@ -7,11 +7,14 @@ that build-cli serves; what only the host has (the configuration) is looked at w
 
 import errno
 import os
+import re
+import select
 import stat
 import sys
+import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import client, protocol
+from . import build_cli, client, protocol
 from .errors import BuildError
 
 try:
@@ -35,6 +38,14 @@ class Finding(NamedTuple):
 
 ANSWER_SEC = 15.0
 """How long the service may take to answer; longer than it gives a caller to ask."""
+
+MAX_SAID_BYTES = 64 << 10
+"""How much of what a service says is kept."""
+
+LAST_BUILD = re.compile(
+    r"(\S+) +[A-Z]+ build_service: (build (?:completed|timed out|cancelled)) user=(\S+) .* exit_code=(\d+) duration"
+)
+"""The end of a build in the log. What a caller sent stands between the user and the last exit_code."""
 
 TAIL_BYTES = 256 << 10
 """How much of the log's end is searched for the last build."""
@@ -68,10 +79,18 @@ def examine(
 
     `socket_path` and `config_path` are as for build-cli and build-service. A build would work when none is a FAILURE.
     """
-    for finding in _host(config_path):
-        yield finding
     if in_container():
         yield _wrapper(command[0])
+    works = False
+    for finding in _service(command, socket_path):
+        works = finding.state != FAILURE
+        yield finding
+    for finding in _host(config_path, works):
+        yield finding
+
+
+def _service(command: Sequence[str], socket_path: Optional[str]) -> Iterator[Finding]:
+    """Look for the service and ask it; the last finding says whether a build would work."""
     found = None
     failures = []
     for path in (socket_path,) if socket_path else _candidates():
@@ -191,29 +210,43 @@ def _group_name(gid: int) -> str:
 
 
 def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
-    """Ask the service whether it would run `command` here."""
-    try:
-        cwd = client.current_directory()
-    except OSError as exc:
-        yield Finding("directory", FAILURE, "the current directory cannot be told: %s" % exc.strerror, "cd elsewhere")
-        return
-    request = protocol.Request(command[0], command[1:], cwd, features=("details",), check=True)
-    said = b""
-    try:
-        with client.Connection(found) as connection:
+    """Ask the service whether it would run `command` here: just what build-cli would ask it to run."""
+    with client.Connection(found) as connection:
+        try:
+            options = build_cli.parse_text(["--"] + list(command))
+            request = build_cli.request_of(options, check=True)
             connection.send(request)
-            for event in connection.events():
-                if isinstance(event, protocol.Exit):
-                    for finding in _judge(event, said.decode("utf-8", "replace").strip(), cwd):
-                        yield finding
-                    return
-                said += event.data
-    except protocol.ProtocolError as exc:
-        yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
-    except OSError as exc:
-        reason = "nothing within %d s" % ANSWER_SEC if exc.errno is None else exc.strerror
-        fix = "on the host: systemctl status build-service; journalctl -u build-service"
-        yield Finding("service", FAILURE, "it does not answer: %s" % reason, fix)
+        except (build_cli.UsageError, protocol.RequestError) as exc:
+            line = str(exc).splitlines()[0]
+            check = "directory" if "directory" in line else "command"
+            yield Finding(check, FAILURE, line, "mend the command line, its variables or its directory")
+            return
+        try:
+            exit_, said = _answer(connection)
+            for finding in _judge(exit_, said, request.cwd):
+                yield finding
+        except protocol.ProtocolError as exc:
+            yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
+        except OSError as exc:
+            fix = "on the host: systemctl status build-service; journalctl -u build-service"
+            yield Finding("service", FAILURE, "it does not answer: %s" % exc.strerror, fix)
+
+
+def _answer(connection: client.Connection) -> Tuple[protocol.Exit, str]:
+    """Return the exit event and what was said before it. Raises ProtocolError, and OSError after ANSWER_SEC."""
+    deadline = time.monotonic() + ANSWER_SEC
+
+    def wait(fd: int) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select((fd,), (), (), left)[0]:
+            raise OSError(errno.ETIMEDOUT, "nothing complete within %g s" % ANSWER_SEC)
+
+    said = b""
+    for event in connection.events(wait):
+        if isinstance(event, protocol.Exit):
+            return event, said.decode("utf-8", "replace").strip()
+        said = (said + event.data)[:MAX_SAID_BYTES]
+    raise protocol.ResponseError("the connection ended before the build's exit")
 
 
 def _judge(exit_: protocol.Exit, said: str, cwd: str) -> Iterator[Finding]:
@@ -233,6 +266,8 @@ def _judge(exit_: protocol.Exit, said: str, cwd: str) -> Iterator[Finding]:
 
 
 def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
+    if not isinstance(check.get("groups"), list) or not isinstance(check.get("args"), list) or not check.get("program"):
+        raise protocol.ResponseError("a check that does not say how")
     groups = ", ".join(_group_name(gid) if not in_container() else str(gid) for gid in check.get("groups", ()))
     yield Finding("service", OK, "build-service %s answers" % check.get("version"), "")
     yield Finding(
@@ -249,13 +284,9 @@ def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
     """Return the names that the service allows. Raises BuildError, when it refuses the caller too, and OSError."""
     # No command of this name can be allowed: the refusal, as any other answer, names those that are.
     request = protocol.Request("-", (), "/", features=("details",), check=True)
-    said = b""
     with client.connect(socket_path, ANSWER_SEC) as connection:
         connection.send(request)
-        for event in connection.events():
-            if not isinstance(event, protocol.Exit):
-                said += event.data
-    refusal = said.decode("utf-8", "replace").strip()
+        refusal = _answer(connection)[1]
     _, named, names = refusal.rpartition("(allowed: ")
     if not named:
         raise BuildError(refusal or "this build-service does not tell what it allows")
@@ -284,20 +315,27 @@ def _wrapper(command: str) -> Finding:
     )
 
 
-def _host(config_path: Optional[str]) -> Iterator[Finding]:
-    """Look at what only the host has: the configuration, its log, and the last build in that."""
+def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:
+    """Look at what only the host has: the configuration, its log, and the last build in that.
+
+    A fault there is a failure unless the service `works`: it serves with what it read before.
+    """
     if sys.version_info < (3, 9):  # build-service does not run here
         return
     from . import config
 
     path = config.locate(config_path, os.environ)
-    if config_path is None and not os.path.exists(path):
-        return
+    if config_path is None and not os.access(path, os.R_OK):  # none, or not for this user to read
+        base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        path = base + "/build-service/config.toml"
+        if os.geteuid() == 0 or not os.access(path, os.R_OK):
+            return
     try:
         settings = config.load(path)
     except config.ConfigError as exc:
+        state = WARNING if works else FAILURE
         for fault in exc.faults:
-            yield Finding("configuration", FAILURE, fault, "mend it; build-service --check-config tells when it is")
+            yield Finding("configuration", state, fault, "mend it; build-service --check-config tells when it is")
         return
     yield Finding("configuration", OK, "%s is valid" % path, "")
     for warning in config.warnings(settings):
@@ -336,9 +374,7 @@ def _last_build(path: str) -> str:
     except OSError:
         return ""
     for line in reversed(lines):
-        when, _, rest = line.partition(" ")
-        for ending in ("build completed", "build timed out", "build cancelled"):
-            if " build_service: %s " % ending in rest:
-                fields = dict(word.split("=", 1) for word in rest.split(" ") if "=" in word)
-                return "%s %s, user %s, exit code %s" % (when, ending, fields.get("user"), fields.get("exit_code"))
+        found = LAST_BUILD.match(line)
+        if found:
+            return "%s %s, user %s, exit code %s" % found.groups()
     return ""

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from . import __version__, cgroups, identity, linux, processes, protocol, session, signals
+from . import __version__, cgroups, identity, linux, processes, protocol, session, signals, subids
 from . import reload as reloading
 from .errors import BuildError
 from .link import STOPPING
@@ -96,6 +96,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._handed_over = handover
         self._sessions: dict[int, int] = {}  # pid of a session that serves a caller -> the caller's uid
         self._caller_uid = 0
+        self._owners = subids.load()
         self._ending: set[int] = set()  # sessions forked ahead that were hung up on
         self._trial: reloading.Trial | None = None
         self._tries_again = False
@@ -218,10 +219,11 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         """Refuse a caller who would be one too many, in all or of its user."""
         settings = self._service.settings.service
         try:
-            self._caller_uid = identity.peer_ids(request)[1]
+            uid = identity.peer_ids(request)[1]
         except OSError as exc:
             self._service.log.error("cannot tell who calls", reason=exc.strerror)
             return False
+        self._caller_uid = self._owners.owner_of(uid)  # many subordinate uids are one user all the same
         total, own = len(self._sessions), list(self._sessions.values()).count(self._caller_uid)
         if total < settings.max_connections and own < settings.max_connections_per_user:
             return True
@@ -230,7 +232,7 @@ class Arbiter(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         else:
             limit = f"{own} of your builds run already (service.max_connections_per_user)"
         _turn_away(request, f"build-service is busy: {limit}")
-        self._service.log.refusal(self._caller_uid, "caller refused", uid=self._caller_uid, reason=limit)
+        self._service.log.refusal(self._caller_uid, "caller refused", uid=uid, reason=limit)
         return False
 
     def process_request(self, request: Any, client_address: Any) -> None:

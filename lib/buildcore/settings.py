@@ -58,7 +58,7 @@ class Service:
     """How many callers are served at once; further ones are refused."""
 
     max_connections_per_user: int = 256
-    """How many of these may have one uid."""
+    """How many of these may be one user's, its subordinate uids counted in."""
 
 
 @dataclass(frozen=True)
