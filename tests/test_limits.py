@@ -158,6 +158,26 @@ def test_a_start_line_says_from_where(service: Service) -> None:
     assert f" peer_pid={process.pid} " in service.daemon.await_log("build started")
 
 
+@pytest.mark.needs_root
+def test_a_start_line_names_the_container_whose_control_group_the_caller_is_in(start_service: StartService) -> None:
+    service = start_service("root")
+    write_tree(service.workspace, {"Makefile": "all:\n\t@echo built\n"}, service.caller)
+    tree, name = harness.open_directory(), "1f0c2a9b7d3e" + "5" * 52
+    subprocess.run(["mount", "-t", "cgroup2", "none", tree], check=True)
+    group = tree / f"libpod-{name}.scope"
+    group.mkdir()
+    try:
+        become = ["setpriv", f"--reuid={DEV1.uid}", f"--regid={DEV1.gid}", f"--groups={DEV1.groups[0]}", "--"]
+        script = f'echo $$ > {group}/cgroup.procs && exec "$@"'
+        command = ["sh", "-c", script, "sh", *become, *service.argv("make")]
+        built = subprocess.run(command, cwd=service.workspace, env=harness.environment_of(DEV1), capture_output=True)
+        assert (built.stdout, built.stderr) == (b"built\n", b"")
+        assert f" container={name[:12]} " in service.daemon.await_log("build started")
+    finally:
+        group.rmdir()
+        subprocess.run(["umount", tree], check=True)
+
+
 def test_a_refusal_says_from_where(service: Service) -> None:
     process = service.popen("nonsense")
     process.communicate()
