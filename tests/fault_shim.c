@@ -65,6 +65,7 @@ static int fails(const char *function)
 
 WRAP(pid_t, fork, -1, (void), ())
 WRAP(int, pipe2, -1, (int ends[2], int flags), (ends, flags))
+WRAP(int, memfd_create, -1, (const char *name, unsigned int flags), (name, flags))
 WRAP(int, socketpair, -1, (int domain, int type, int protocol, int ends[2]), (domain, type, protocol, ends))
 WRAP(int, accept4, -1, (int fd, struct sockaddr *address, socklen_t *size, int flags), (fd, address, size, flags))
 WRAP(int, epoll_create1, -1, (int flags), (flags))

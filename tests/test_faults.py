@@ -268,7 +268,7 @@ def test_a_caller_that_cannot_be_handed_over_gets_a_session_of_its_own(faulty: S
             assert faults.hits()
 
 
-@pytest.mark.parametrize("function", ["pipe2", "posix_spawn", "execve"])
+@pytest.mark.parametrize("function", ["memfd_create", "posix_spawn", "execve"])
 @pytest.mark.parametrize("error", [errno.ENOMEM, errno.EMFILE], ids=["ENOMEM", "EMFILE"])
 def test_a_reload_that_the_machine_cannot_make_is_refused_and_the_next_one_works(
     error: int, function: str, faulty: Service, faults: Faults
