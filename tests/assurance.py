@@ -37,7 +37,7 @@ ATTACKS = (
     tests("a caller and a build against the session, and builds that will not end", "test_hostile_session.py"),
     tests("directories that change while they are checked, wild names", "test_hostile_paths.py"),
     tests("calls that fail, full disks, jumping clocks, killed processes", "test_faults.py"),
-    tests("connections and log lines beyond one's share", "test_limits.py"),
+    tests("more than one's share of connections and log lines, endless callers", "test_limits.py", "test_denial.py"),
     tests("requests, events and settings that are none", "test_protocol.py", "test_config.py", "test_text.py"),
     Attack("inputs that a coverage-guided fuzzer makes", f"make fuzz SECONDS={FUZZ_SEC}", r"^all +(\d+)"),
     Attack(
