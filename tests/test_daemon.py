@@ -245,6 +245,23 @@ def test_a_users_own_service_needs_no_configuration(single: tuple[User, Path]) -
         assert (directory / "run/build-service/build-service.sock").is_socket()
 
 
+def test_a_users_own_configuration_may_come_and_go_between_reloads(single: tuple[User, Path]) -> None:
+    user, directory = single
+    write_tree(directory, {"config/build-service/config.toml": "", "run/.keep": "", "state/.keep": ""}, user)
+    config, log = directory / "config/build-service/config.toml", directory / "state/build-service/build-service.log"
+
+    def listens(times: int) -> bool:
+        return log.exists() and log.read_text().count("build-service listens") == times
+
+    with users_own_service(xdg(directory), user) as process:
+        config.unlink()
+        process.send_signal(signal.SIGHUP)
+        assert harness.await_in_directory(log.parent, lambda: listens(2)), log.read_text()
+        write_tree(directory, {"config/build-service/config.toml": "nonsense"}, user)
+        process.send_signal(signal.SIGHUP)
+        harness.await_in_directory(log.parent, lambda: "reload refused" in log.read_text())
+
+
 def test_a_relative_xdg_variable_counts_as_unset(single: tuple[User, Path]) -> None:
     user, directory = single
     env = {**xdg(directory), "PATH": harness.daemon_path(), "XDG_RUNTIME_DIR": "run", "XDG_CONFIG_HOME": "config"}

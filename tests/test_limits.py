@@ -184,6 +184,18 @@ def test_a_refusal_says_from_where(service: Service) -> None:
     assert re.search(rf" peer_pid={process.pid}( |$)", service.daemon.await_log("build refused"))
 
 
+@pytest.mark.needs_root
+def test_a_group_that_is_there_twice_is_no_fault_of_the_proof() -> None:
+    """As several unmapped groups are in a user namespace (user_namespaces(7))."""
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(harness.TREE / 'lib')!r})\n"
+        "from buildcore import proof, settings; proof.prove(settings.Settings()); print(len(os.getgroups()))"
+    )
+    python = f"{harness.daemon_python_directory()}/python3"
+    done = harness.run_as(DEV1, [python, "-I", "-c", program], "/", groups=[*DEV1.groups, *DEV1.groups])
+    assert (done.stdout, done.stderr) == ("4\n", "")
+
+
 # --- the proof at the start -------------------------------------------------------------------------------------------
 
 SHIM = """
