@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import harness
-from buildcore import identity
+from buildcore.system import identity
 from harness_world import User
 
 

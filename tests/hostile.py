@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from buildcore import identity
+from buildcore.system import identity
 from harness import Service
 from harness_world import User
 from wire import output_bytes

@@ -96,7 +96,7 @@ def encoded(protocol):
 
 def main(library):
     sys.path.insert(0, library)
-    from buildcore import protocol
+    from buildcore.core import protocol
 
     for data in REQUESTS:
         print(outcome(protocol.RequestReader(), data + b"\n", protocol.RequestError))

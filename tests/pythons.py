@@ -30,7 +30,7 @@ def version_of(python: str) -> tuple[int, ...]:
 
 def can_serve(python: str) -> bool:
     """Whether it can run the daemon: it is new enough and has a reader of TOML."""
-    program = "import sys; sys.path.insert(0, sys.argv[1]); from buildcore import config; config.parse('')"
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from buildcore.system import config; config.parse('')"
     library = str(TESTS.parent / "lib")
     return subprocess.run([python, "-I", "-c", program, library], capture_output=True).returncode == 0
 

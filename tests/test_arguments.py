@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildcore.arguments import (
+from buildcore.core.arguments import (
     KNOWN_COMMANDS,
     PathArgument,
     Role,

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buildcore.arguments import Role, directory_walks, makeflags_arguments, path_arguments
+from buildcore.core.arguments import Role, directory_walks, makeflags_arguments, path_arguments
 
 MAKE = os.environ.get("MAKE_UNDER_TEST", "make")
 EXAMPLES = int(os.environ.get("ARGUMENTS_EXAMPLES", "300"))

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buildcore.arguments import PathArgument, Role, directory_walks, path_arguments
+from buildcore.core.arguments import PathArgument, Role, directory_walks, path_arguments
 
 NINJA = os.environ.get("NINJA_UNDER_TEST", "ninja")
 CMAKE = os.environ.get("CMAKE_UNDER_TEST", "cmake")

@@ -542,7 +542,7 @@ def test_it_waits_where_a_signal_that_came_just_before_wakes_it(fake: FakeServer
     process.communicate()
 
 
-BEFORE_THE_FIRST_LINE = re.compile(rb"Fatal Python error: init|argv\[0\]|line 0, in <module>")
+BEFORE_THE_FIRST_LINE = re.compile(rb"Fatal Python error: (?:Py_I|i)nit|argv\[0\]|line 0, in <module>")
 """What Python itself says of a SIGINT in the third of a millisecond before it runs the first line of a program."""
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import harness
-from buildcore import build_cli, build_ctl
+from buildcore.caller import build_cli, build_ctl
 from harness import BIN, SYSTEM_PATH, TREE, Service, write_tree
 from harness_world import inside
 

@@ -21,10 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildcore import config
-from buildcore.config import ConfigError, load, locate, parse
-from buildcore.errors import BuildError
-from buildcore.settings import (
+from buildcore.core.errors import BuildError
+from buildcore.core.settings import (
     PLACEHOLDERS,
     Build,
     Environment,
@@ -36,6 +34,8 @@ from buildcore.settings import (
     Timeouts,
     expand_template,
 )
+from buildcore.system import config
+from buildcore.system.config import ConfigError, load, locate, parse
 
 TOP = Path(__file__).resolve().parent.parent
 SHIPPED = TOP / "etc" / "config.toml"
@@ -688,7 +688,7 @@ def test_each_reader_of_toml_will_do(number: int) -> None:
         pytest.skip(f"this Python has no {reader}")
     run = run_without(
         others,
-        "from buildcore import config, settings\n"
+        "from buildcore.system import config; from buildcore.core import settings\n"
         f"assert config.load({str(SHIPPED)!r}, {{}}) == settings.Settings()\n"
         f"print({reader!r} in sys.modules)\n"
         "for text in ('a = 1\\na = 2', 'a = ' + '[' * 4000, 'service.prefork = true'):\n"
@@ -701,7 +701,7 @@ def test_each_reader_of_toml_will_do(number: int) -> None:
 def test_a_python_that_cannot_read_toml_is_told_what_to_install() -> None:
     run = run_without(
         config.TOML_READERS,
-        "from buildcore import config\ntry: config.parse('')\nexcept config.ConfigError as exc: print(exc)",
+        "from buildcore.system import config\ntry: config.parse('')\nexcept config.ConfigError as exc: print(exc)",
     )
     assert run.stderr == ""
     assert is_one_line(run.stdout.rstrip("\n"))

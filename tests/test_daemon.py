@@ -314,8 +314,8 @@ def test_until_it_is_opened_the_socket_is_its_owners_alone(daemon: Daemon) -> No
     """Python tells a hook of every chmod and chown before it is done: there the mode that bind(2) left is seen."""
     program = (
         "import os, sys\n"
-        "from buildcore import listener\n"
-        "from buildcore.settings import Service\n"
+        "from buildcore.system import listener\n"
+        "from buildcore.core.settings import Service\n"
         "path, group = sys.argv[1:]\n"
         "def look(event, args):\n"
         "    if event in ('os.chown', 'os.chmod'):\n"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import harness
-from buildcore import doctor
+from buildcore.caller import doctor
 from harness import BIN, SYSTEM_PATH, Service, other_pythons, run_as, write_tree
 from harness_world import DEV1, OUTSIDER, UID_WITHOUT_ACCOUNT, User, inside
 from test_client import CALLER, FakeServer
@@ -27,7 +27,7 @@ Done = subprocess.CompletedProcess[str]
 
 ON_A_HOST = (
     f"import sys; sys.path.insert(0, {str(harness.TREE / 'lib')!r})\n"
-    "from buildcore import build_ctl, doctor\n"
+    "from buildcore.caller import build_ctl, doctor\n"
     "doctor.in_container = lambda: False\n"
     "sys.exit(build_ctl.main(sys.argv[1:]))\n"
 )

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import harness
-from buildcore import identity, linux
-from buildcore.identity import DropError, Identity, IdentityError
-from buildcore.settings import GROUPS_LOGIN, GROUPS_PEER
+from buildcore.core.settings import GROUPS_LOGIN, GROUPS_PEER
+from buildcore.system import identity, linux
+from buildcore.system.identity import DropError, Identity, IdentityError
 from forked import end, exit_code, fork, identity_of, in_child, running, wait_for_ever
 from harness_world import BUILDERS_GID, CLONE_NEWNS, DEV1, DEV2, LIBS_GID, OUTSIDER, UID_WITHOUT_ACCOUNT, inside
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import harness
-from buildcore import jsonplain, jsontext
+from buildcore.core import jsonplain, jsontext
 
 TEXT = st.text(st.characters())  # lone surrogates too
 VALUES = st.recursive(
@@ -93,7 +93,7 @@ def test_an_interpreter_without_json_and_its_c_module_will_do() -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('_json', 'json')))\n"
         f"sys.path.insert(0, {str(harness.ROOT / 'lib')!r})\n"
-        "from buildcore import protocol\n"
+        "from buildcore.core import protocol\n"
         "request = protocol.Request('make', ['é', chr(0xdcff)], '/', env={'A': '\"'})\n"
         "reader = protocol.RequestReader(); reader.receive_data(protocol.encode_request(request))\n"
         "assert reader.next_event() == request\n"

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from buildcore import subids
-from buildcore.limiter import LINES, WINDOW_SEC, Limiter
+from buildcore.core.limiter import LINES, WINDOW_SEC, Limiter
+from buildcore.system import subids
 from harness import Daemon, Service, write_tree
 from harness_world import DEV1, DEV2, User
 from wire import WAITING, Gate, RawCaller, at_rest
@@ -189,7 +189,8 @@ def test_a_group_that_is_there_twice_is_no_fault_of_the_proof() -> None:
     """As several unmapped groups are in a user namespace (user_namespaces(7))."""
     program = (
         f"import os, sys; sys.path.insert(0, {str(harness.TREE / 'lib')!r})\n"
-        "from buildcore import proof, settings; proof.prove(settings.Settings()); print(len(os.getgroups()))"
+        "from buildcore.core.settings import Settings; from buildcore.service import proof\n"
+        "proof.prove(Settings()); print(len(os.getgroups()))"
     )
     python = f"{harness.daemon_python_directory()}/python3"
     done = harness.run_as(DEV1, [python, "-I", "-c", program], "/", groups=[*DEV1.groups, *DEV1.groups])

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import pytest
 
-from buildcore import logs
-from buildcore.settings import Logging
+from buildcore.core.settings import Logging
+from buildcore.service import logs
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (ERROR| WARN| INFO|DEBUG|TRACE) build_service: (.*)"
@@ -747,7 +747,7 @@ def test_a_regular_file_as_console_is_appended_to_where_it_stands(tmp_path: Path
 
 def test_a_service_without_standard_descriptors_logs_to_its_file_only(tmp_path: Path) -> None:
     script = (
-        "import sys; from buildcore import logs, settings\n"
+        "import sys; from buildcore.service import logs; from buildcore.core import settings\n"
         "log = logs.start(settings.Logging(directory=sys.argv[1], console=True))\n"
         "log.info('m'); log.close(); log.wait_writer()\n"
     )

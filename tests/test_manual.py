@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 import harness
-from buildcore import __version__, build_cli, build_ctl, client, config, doctor, settings
+from buildcore import __version__
+from buildcore.caller import build_cli, build_ctl, client, doctor
+from buildcore.core import settings
+from buildcore.system import config
 from harness import BIN, SYSTEM_PATH, TREE
 
 DIRECTORY = TREE / "etc/man"
@@ -25,9 +28,12 @@ every_page = pytest.mark.parametrize("page", PAGES)
 
 VARIABLE = re.compile(r"\b(?:BUILD_SERVICE|LISTEN|NOTIFY|WATCHDOG|XDG)_[A-Z_]+\b")
 READERS = {
-    CLI: ["lib/buildcore/build_cli.py", "lib/buildcore/client.py", "bin/make-wrapper.sh"],
-    CTL: ["lib/buildcore/client.py", "lib/buildcore/config.py"],
-    SERVICE: [f"lib/buildcore/{module}.py" for module in ("build_service", "config", "listener", "notify")],
+    CLI: ["lib/buildcore/caller/build_cli.py", "lib/buildcore/caller/client.py", "bin/make-wrapper.sh"],
+    CTL: ["lib/buildcore/caller/client.py", "lib/buildcore/system/config.py"],
+    SERVICE: [
+        "lib/buildcore/service/main.py",
+        *(f"lib/buildcore/system/{part}.py" for part in ("config", "listener", "notify")),
+    ],
 }
 """Which files read the variables that a page has to name."""
 
@@ -162,7 +168,7 @@ def test_all_variables_that_a_program_reads_are_explained_and_no_others(page: st
 
 
 def test_no_variable_is_read_that_no_page_explains() -> None:
-    files = [*TREE.glob("lib/buildcore/*.py"), *TREE.glob("bin/*")]
+    files = [*TREE.glob("lib/buildcore/**/*.py"), *TREE.glob("bin/*")]
     read = {name for file in files for name in VARIABLE.findall(file.read_text(encoding="utf-8"))}
     assert read == {name for page in READERS for name in VARIABLE.findall(heads(page, "ENVIRONMENT"))}
 
@@ -199,7 +205,7 @@ def test_a_program_exits_with_what_its_page_says(page: str, arguments: list[str]
 
 
 def test_all_checks_of_the_doctor_are_explained_and_no_others() -> None:
-    code = (TREE / "lib/buildcore/doctor.py").read_text(encoding="utf-8")
+    code = (TREE / "lib/buildcore/caller/doctor.py").read_text(encoding="utf-8")
     checks = set(re.findall(r'Finding\(\s*"([a-z ]+)"', code)) | set(doctor.SUBJECTS.values())
     assert set(heads(CTL, "DESCRIPTION").splitlines()) == checks
 

@@ -36,7 +36,8 @@ OUR_LINE = "# ours\n"
 SEARCH_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 """dpkg wants to see ldconfig and start-stop-daemon."""
 
-MODULES = [path.stem for path in (TREE / "lib/buildcore").glob("*.py")]
+SOURCES = sorted(path.relative_to(TREE / "lib").as_posix() for path in (TREE / "lib/buildcore").rglob("*.py"))
+MODULES = [source.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in SOURCES]
 TOOLS = {"rpm": ("rpmbuild", "rpm"), "deb": ("dpkg-deb", "dpkg")}
 
 # What hosts have of what the packages ask for, and whether that is enough.
@@ -582,7 +583,7 @@ def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_library_and_no_more(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == {"buildcore/py.typed", *(f"buildcore/{name}.py" for name in MODULES)}
+    assert packed == {"buildcore/py.typed", *SOURCES}
 
 
 def test_two_wheels_of_the_same_sources_are_the_same_to_the_byte(wheel: Path, tmp_path: Path) -> None:
@@ -593,7 +594,7 @@ def test_two_wheels_of_the_same_sources_are_the_same_to_the_byte(wheel: Path, tm
 def test_each_module_can_be_imported_where_the_wheel_is_installed(clean_python: Path) -> None:
     program = (
         "import importlib, sys, buildcore\n"
-        "for name in sys.argv[1:]: importlib.import_module(f'buildcore.{name}')\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
         "print(buildcore.__file__)"
     )
     shown = run([clean_python, "-I", "-W", "error", "-c", program, *MODULES], cwd="/")
@@ -601,7 +602,7 @@ def test_each_module_can_be_imported_where_the_wheel_is_installed(clean_python: 
 
 
 def test_a_type_checker_sees_the_types_of_the_installed_library(clean_python: Path, tmp_path: Path) -> None:
-    wrong = "from buildcore import config\n\nsettings: int = config.parse('')\n"
+    wrong = "from buildcore.system import config\n\nsettings: int = config.parse('')\n"
     write_tree(tmp_path, {"program.py": wrong})
     options: list[str | Path] = ["--strict", "--python-executable", clean_python, "--cache-dir", tmp_path / "cache"]
     checked = attempt([sys.executable, "-m", "mypy", *options, "program.py"], cwd=tmp_path)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import harness
+from floors import LIBRARY, OF_THE_CLIENT, SHIPPED, floor_of
 from harness import BIN, SYSTEM_PATH, TREE, Service, other_pythons, write_tree
 from harness_world import ROOT
-from test_layers import CLIENT
 
 SHELLS = [[path] for name in ("dash", "bash") if (path := shutil.which(name, path=SYSTEM_PATH))] + [
     [path, "sh"] for path in [shutil.which("busybox", path=SYSTEM_PATH)] if path
@@ -129,16 +129,16 @@ def test_the_single_file_of_the_client_holds_what_the_client_imports_and_no_more
     with zipfile.ZipFile(programs / "build-cli") as archive:
         sources = {name for name in archive.namelist() if name.endswith(".py")}
         compiled = {name.partition("/")[2] for name in archive.namelist() if name.endswith(".pyc")}
-    modules = CLIENT | {"__init__"}
-    assert sources == {"__main__.py", *(f"buildcore/{module}.py" for module in modules)}
-    assert compiled == {f"buildcore/{module}.pyc" for module in modules}
+    needed = {SHIPPED.files[module].relative_to(LIBRARY).as_posix() for module in OF_THE_CLIENT}
+    assert sources == {"__main__.py", *needed}
+    assert compiled == {f"{source}c" for source in needed}
 
 
-def test_the_single_file_of_the_daemon_holds_every_module_but_the_client_s(programs: Path) -> None:
+def test_the_single_file_of_the_daemon_holds_every_module_but_the_caller_s(programs: Path) -> None:
     with zipfile.ZipFile(programs / "build-service") as archive:
-        shipped = {Path(name).stem for name in archive.namelist() if name.startswith("buildcore/")}
-    modules = {path.stem for path in (TREE / "lib/buildcore").glob("*.py")}
-    assert shipped | {"build_cli", "build_ctl", "client", "doctor"} == modules
+        packed = {name for name in archive.namelist() if name.startswith("buildcore/")}
+    modules = [module for module in SHIPPED.files if floor_of(module) != "caller"]
+    assert packed == {SHIPPED.files[module].relative_to(LIBRARY).as_posix() for module in modules}
 
 
 def test_a_single_file_runs_where_no_compiled_file_fits_the_python(programs: Path, tmp_path: Path) -> None:

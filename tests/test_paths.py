@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from buildcore import paths
-from buildcore.paths import PathError
+from buildcore.system import paths
+from buildcore.system.paths import PathError
 from forked import in_child, in_child_as
 from harness_world import DEV1, DEV2, User
 

@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import harness
-from buildcore import policy
-from buildcore.policy import PolicyError, View, without_jobserver
-from buildcore.protocol import Request
-from buildcore.settings import Build, Environment, PathMapping, Timeouts
+from buildcore.core import policy
+from buildcore.core.policy import PolicyError, View, without_jobserver
+from buildcore.core.protocol import Request
+from buildcore.core.settings import Build, Environment, PathMapping, Timeouts
 
 CALLER = policy.Caller("dev1", "/home/dev1", "/bin/bash")
 WORKSPACE = "/home/dev1/workspace"

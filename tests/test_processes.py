@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import harness
-from buildcore import identity, linux, processes
+from buildcore.system import identity, linux, processes
 from forked import end, exit_code, fork, identity_of, in_child, running, wait_for_ever
 from harness_world import OUTSIDER
 

@@ -15,8 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol_corpus
-from buildcore import protocol
-from buildcore.protocol import Cancel, EventReader, Exit, Output, Request, RequestError, RequestReader, ResponseError
+from buildcore.core import protocol
+from buildcore.core.protocol import (
+    Cancel,
+    EventReader,
+    Exit,
+    Output,
+    Request,
+    RequestError,
+    RequestReader,
+    ResponseError,
+)
 
 Event = Union[Request, Cancel, Output, Exit]
 Reader = Union[RequestReader, EventReader]

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import pytest
 
 import harness
-from buildcore import build_cli, config, protocol, settings
+from buildcore.caller import build_cli
+from buildcore.core import protocol, settings
+from buildcore.system import config
 from harness import BIN, TREE, Service, write_tree
 from harness_world import ROOT
 
@@ -26,7 +28,8 @@ DOCUMENTS = {
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 }
 SOURCES = "".join(
-    path.read_text(encoding="utf-8") for path in [*sorted(ROOT.glob("lib/buildcore/*.py")), *sorted(ROOT.glob("bin/*"))]
+    path.read_text(encoding="utf-8")
+    for path in [*sorted(ROOT.glob("lib/buildcore/**/*.py")), *sorted(ROOT.glob("bin/*"))]
 )
 
 SOCKET = "/run/build-service/build-service.sock"

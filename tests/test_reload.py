@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from buildcore import reload as reload_module
+from buildcore.service import reload as reload_module
 from harness import PATIENCE_SEC, Service, await_exit, read_until, write_tree
 from test_activation import Manager, await_connection
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, reap_adopted, waiting_make
@@ -254,7 +254,7 @@ def test_an_installed_program_that_does_not_run_changes_nothing(
 ) -> None:
     service = start_service(flavour, programs=installed / "bin")
     greet(service)
-    module = installed / "lib/buildcore/build_service.py"
+    module = installed / "lib/buildcore/service/main.py"
     text = module.read_text()
     module.write_text("this is no Python")
     os.kill(service.daemon.pid, signal.SIGHUP)
@@ -272,7 +272,7 @@ def test_a_program_that_does_not_know_the_handover_is_not_become(
     installed: Path, flavour: str, start_service: StartService
 ) -> None:
     service = start_service(flavour, programs=installed / "bin")
-    module = installed / "lib/buildcore/reload.py"
+    module = installed / "lib/buildcore/service/reload.py"
     module.write_text(module.read_text().replace("VERSION = 1", "VERSION = 2"))
     os.kill(service.daemon.pid, signal.SIGHUP)
     service.daemon.await_log("reload refused.*hands over in version 1, this program reads 2")
@@ -285,7 +285,7 @@ def test_what_the_trial_accepted_is_what_counts_whatever_becomes_of_the_file(
     service = start_service(flavour, programs=installed / "bin")
     greet(service)
     configure(service, build={"commands": {"make": "/usr/bin/make", "id": "/usr/bin/id"}})
-    module = installed / "lib/buildcore/reload.py"
+    module = installed / "lib/buildcore/service/reload.py"
     changed = f"\n    open({str(service.daemon.config)!r}, 'w').write('[broken')\n\n\nclass Trial:"
     module.write_text(module.read_text().replace("\n\n\nclass Trial:", changed))
     reload(service)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildcore import text
+from buildcore.core import text
 
 NOON_MS = 1768392000000  # 2026-01-14T12:00:00Z
 ANY_CHARACTER = st.characters()  # lone surrogates included: that is how undecodable bytes arrive

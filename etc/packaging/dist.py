@@ -32,7 +32,11 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 FILE_MODE = 0o100644
 
 # name of the program: (its module, the oldest Python 3.N that it runs on)
-PROGRAMS = {"build-cli": ("build_cli", 6), "build-ctl": ("build_ctl", 6), "build-service": ("build_service", 9)}
+PROGRAMS = {
+    "build-cli": ("buildcore.caller.build_cli", 6),
+    "build-ctl": ("buildcore.caller.build_ctl", 6),
+    "build-service": ("buildcore.service.main", 9),
+}
 
 # The client is started by -c and not as a file, as that spares it importing runpy at each start.
 CLIENT_START = """-I -S -c 'import _signal, sys
@@ -42,14 +46,14 @@ if sys.version_info < (3, 6):
     sys.exit("build-cli: Python 3.6 or later is needed, %s is %d.%d" % ((sys.executable,) + sys.version_info[:2]))
 here = sys.argv.pop(1)
 sys.path[:0] = [here + "/" + str(sys.implementation.cache_tag), here]
-from buildcore.build_cli import main
+from buildcore.caller.build_cli import main
 sys.exit(main(sys.argv[1:]))' "$0" "$@\""""
 
 MAIN = """import signal
 import sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, sys.path[0] + "/" + str(sys.implementation.cache_tag))
-from {package}.{module} import main
+from {module} import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -72,36 +76,39 @@ print((sys.implementation.cache_tag, sorted(compiled.items())))
 """
 
 
-def imported_names(tree: ast.AST) -> Iterator[str]:
-    """The modules of the package that a module imports, at its top or inside a function, by name without the package.
+def imported_names(tree: ast.AST, package: str) -> Iterator[str]:
+    """The dotted names that a module of `package` imports, at its top or inside a function; some are no modules.
 
     What only a type checker reads (`if TYPE_CHECKING:`) does not count.
     """
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == PACKAGE):
-            module = node.module or ""
-            inner = module if node.level == 1 else module.partition(".")[2]
-            yield from [inner.split(".")[0]] if inner else [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            yield from [parts[1] for parts in names if parts[0] == PACKAGE and len(parts) > 1]
-        yield from imported_names(node)
+            yield from (alias.name for alias in node.names)
+        yield from imported_names(node, package)
 
 
 def import_closure(module: str) -> dict[str, str]:
     """The sources that `module` needs, as {file name in the archive: source}; names that are no module are ignored."""
     sources: dict[str, str] = {}
-    waiting = ["__init__", module]
+    waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = LIBRARY / PACKAGE / f"{name}.py"
-        member = f"{PACKAGE}/{name}.py"
-        if member in sources or not path.is_file():
+        path = LIBRARY / name.replace(".", "/")
+        is_package = path.is_dir()
+        path = path / "__init__.py" if is_package else path.with_suffix(".py")
+        member = path.relative_to(LIBRARY).as_posix()
+        if name.split(".")[0] != PACKAGE or member in sources or not path.is_file():
             continue
         sources[member] = path.read_text(encoding="utf-8")
-        waiting.extend(imported_names(ast.parse(sources[member])))
+        package = name if is_package else name.rpartition(".")[0]
+        waiting += [package, package.rpartition(".")[0], *imported_names(ast.parse(sources[member]), package)]
     return dict(sorted(sources.items()))
 
 
@@ -145,7 +152,7 @@ def build(program: str, pythons: Sequence[str], output: Path) -> list[str]:
     module, oldest_minor = PROGRAMS[program]
     sources = import_closure(module)
     members = {name: source.encode() for name, source in sources.items()}
-    members["__main__.py"] = MAIN.format(package=PACKAGE, module=module).encode()
+    members["__main__.py"] = MAIN.format(module=module).encode()
     for python in pythons or interpreters(oldest_minor):
         try:
             members.update(compiled_by(python, sources))

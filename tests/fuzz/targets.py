@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from buildcore import arguments, config, jsonplain, jsontext, policy, protocol, text
-from buildcore.arguments import Role
-from buildcore.settings import GROUPS, LEVELS, Settings
+from buildcore.core import arguments, jsonplain, jsontext, policy, protocol, text
+from buildcore.core.arguments import Role
+from buildcore.core.settings import GROUPS, LEVELS, Settings
+from buildcore.system import config
 
 LONGEST_REFUSAL_CHARS = 250
 LONGEST_FAULT_CHARS = 700

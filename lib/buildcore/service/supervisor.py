@@ -27,9 +27,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from . import processes, signals
-from .errors import BuildError
-from .text import escape
+from ..core.errors import BuildError
+from ..core.text import escape
+from ..system import processes, signals
 
 STDOUT = "stdout"
 STDERR = "stderr"

@@ -31,11 +31,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from . import text
-from .errors import BuildError
-from .limiter import Limiter
-from .settings import LEVELS, Logging
-from .signals import SignalQueue
+from ..core import text
+from ..core.errors import BuildError
+from ..core.limiter import Limiter
+from ..core.settings import LEVELS, Logging
+from ..system.signals import SignalQueue
 
 FILE_NAME = "build-service.log"
 TARGET = "build_service"

@@ -18,7 +18,7 @@ from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass
 from typing import IO, NoReturn
 
-from .errors import BuildError
+from ..core.errors import BuildError
 
 VARIABLE = "_BUILD_SERVICE_HANDOVER"
 """Names the descriptor of a file that holds the handover: of any length, unlike a variable."""

@@ -24,12 +24,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from . import __version__, cgroups, identity, linux, processes, protocol, session, signals, subids
+from .. import __version__
+from ..core import protocol
+from ..core.errors import BuildError
+from ..system import cgroups, identity, linux, processes, signals, subids
+from ..system.listener import Endpoint
+from ..system.notify import Manager
 from . import reload as reloading
-from .errors import BuildError
+from . import session
 from .link import STOPPING
-from .listener import Endpoint
-from .notify import Manager
 
 ACCEPT_PAUSE_SEC = 0.2
 """How long the arbiter leaves new callers waiting after the machine had no descriptor or memory for one."""

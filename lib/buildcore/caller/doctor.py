@@ -14,8 +14,9 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import build_cli, client, protocol
-from .errors import BuildError
+from ..core import protocol
+from ..core.errors import BuildError
+from . import build_cli, client
 
 try:
     import _socket as socket
@@ -322,7 +323,7 @@ def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:
     """
     if sys.version_info < (3, 9):  # build-service does not run here
         return
-    from . import config
+    from ..system import config
 
     path = config.locate(config_path, os.environ)
     if config_path is None and not os.access(path, os.R_OK):  # none, or not for this user to read

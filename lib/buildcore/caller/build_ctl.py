@@ -8,8 +8,10 @@ import os
 import signal
 from typing import Dict, List, Sequence
 
-from . import __version__, build_cli, client, doctor, jsontext
-from .errors import BuildError
+from .. import __version__
+from ..core import jsontext
+from ..core.errors import BuildError
+from . import build_cli, client, doctor
 
 USAGE = """\
 usage: build-ctl doctor [--json] [--socket PATH] [--config FILE] [COMMAND [ARG]...]

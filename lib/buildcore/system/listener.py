@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .errors import BuildError
-from .settings import Service
-from .text import escape
+from ..core.errors import BuildError
+from ..core.settings import Service
+from ..core.text import escape
 
 BACKLOG = 1024
 FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)

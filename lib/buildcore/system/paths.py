@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from . import arguments
-from .errors import BuildError
-from .text import escape
+from ..core import arguments
+from ..core.errors import BuildError
+from ..core.text import escape
 
 _NOT_OPEN = -1
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC

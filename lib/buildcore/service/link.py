@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 
-from . import protocol
+from ..core import protocol
 from .supervisor import COMPLETED, STOPPED, TIMED_OUT, Ending
 
 BACKLOG_BYTES = 256 << 10

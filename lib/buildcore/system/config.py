@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .errors import BuildError
-from .settings import GROUPS, LEVELS, PLACEHOLDERS, SCHEMA_VERSION, Settings, Timeouts
-from .text import escape
+from ..core.errors import BuildError
+from ..core.settings import GROUPS, LEVELS, PLACEHOLDERS, SCHEMA_VERSION, Settings, Timeouts
+from ..core.text import escape
 
 CONFIG_VARIABLE = "BUILD_SERVICE_CONFIG"
 LEVEL_VARIABLE = "BUILD_SERVICE_LOG_LEVEL"

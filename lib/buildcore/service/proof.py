@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 
-from . import identity, supervisor
-from .errors import BuildError
-from .policy import DEFAULT_PATH
-from .settings import Settings
+from ..core.errors import BuildError
+from ..core.policy import DEFAULT_PATH
+from ..core.settings import Settings
+from ..system import identity
+from . import supervisor
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
 """Whom the scratch child becomes; the kernel's overflow ids, which no account needs to have."""

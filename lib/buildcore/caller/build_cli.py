@@ -14,8 +14,10 @@ try:
 except ImportError:
     import signal
 
-from . import __version__, client, protocol
-from .errors import BuildError
+from .. import __version__
+from ..core import protocol
+from ..core.errors import BuildError
+from . import client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,12 +18,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from . import __version__, cgroups, identity, linux, origin, paths, policy, processes, protocol, signals, supervisor
-from .errors import BuildError
+from .. import __version__
+from ..core import policy, protocol
+from ..core.errors import BuildError
+from ..core.settings import Settings
+from ..core.text import escape
+from ..system import cgroups, identity, linux, origin, paths, processes, signals
+from . import supervisor
 from .link import STOPPING, CallerLink, exit_code
 from .logs import Log
-from .settings import Settings
-from .text import escape
 
 RECEIVE_BYTES = 64 << 10
 GOODBYE_SEC = 2.0

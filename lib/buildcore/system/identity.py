@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..core.errors import BuildError
+from ..core.settings import GROUPS_PEER
 from . import linux
-from .errors import BuildError
-from .settings import GROUPS_PEER
 
 _UCRED = struct.Struct("3i")
 

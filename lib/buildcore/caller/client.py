@@ -16,8 +16,8 @@ try:
 except ImportError:
     import socket  # type: ignore[no-redef]
 
-from . import protocol
-from .errors import BuildError
+from ..core import protocol
+from ..core.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from . import __version__, cgroups, config, identity, listener, logs, notify, proof, reload, server, session
-from .errors import BuildError
-from .settings import Settings
+from .. import __version__
+from ..core.errors import BuildError
+from ..core.settings import Settings
+from ..system import cgroups, config, identity, listener, notify
+from . import arbiter, logs, proof, reload, session
 
 FAILURE = 1
 
@@ -158,7 +160,7 @@ def _serve(
         cgroup=cgroups.delegated(),
     )
     manager = notify.Manager(os.environ, os.getpid())
-    server.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)
+    arbiter.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)
     log.close()
     log.wait_writer()
 

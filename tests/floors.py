@@ -1,0 +1,204 @@
+"""The floors of lib/buildcore as rules, and what of the code breaks one: `test_layers` holds the library to them.
+
+A module's floor is the folder that it is in; docs/DESIGN.md draws them. Modules are named without the package's name.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness_world import ROOT
+
+LIBRARY = ROOT / "lib"
+PACKAGE = "buildcore"
+
+BELOW = {
+    "core": {"core"},
+    "system": {"system", "core"},
+    "service": {"service", "system", "core"},
+    "caller": {"caller", "system", "core"},
+}
+"""Each floor, and those that its modules may import from."""
+
+LOOKS_AT_THE_HOST = {"caller.doctor"}
+"""What of the caller's side may import the system, as it examines the host that it runs on."""
+
+SHARED_BY_THE_SYSTEM = {"system.linux", "system.processes", "system.signals"}
+"""Single calls and facts; any other part of the operating system stands alone."""
+
+PURE = {
+    "__future__", "_json", "binascii", "collections", "dataclasses", "difflib", "enum", "json", "posixpath", "re",
+    "time", "types", "typing",
+}
+"""What core may import: nothing here opens, sends or starts anything, as it is used."""
+
+ASKS_THE_MACHINE = {"open", "print", "input", "exec", "eval", "__import__"}
+PURE_OF_TIME = {"gmtime", "strftime"}
+
+MAX_LINES = 500
+
+CLIENT = "caller.build_cli"
+TOO_DEAR = {"argparse", "dataclasses", "inspect", "logging", "typing"}
+"""What costs the client milliseconds of each start. json brings re and enum: the modules import neither themselves."""
+
+RARE = {"core.jsonplain"}
+"""What the client imports only where it must."""
+
+TOML_OF_OLD_PYTHONS = {"system.config": {"tomli", "pip"}}
+
+STANDARD_LIBRARY = getattr(sys, "stdlib_module_names", None) or {
+    *sys.builtin_module_names,
+    *(path.stem for path in Path(ast.__file__).parent.iterdir()),
+    *(path.name.split(".")[0] for path in (Path(ast.__file__).parent / "lib-dynload").glob("*")),
+    "tomllib",
+}
+"""Python 3.9 has no list of them."""
+
+
+class Tree:
+    """A package as it lies below `root`: its modules by their dotted name without the package's."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = {self._name(path.relative_to(root)): path for path in sorted(root.rglob("*.py"))}
+        self.parsed = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.files.items()}
+
+    @staticmethod
+    def _name(path: Path) -> str:
+        parts = path.with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    def inside(self, module: str, nodes: Iterator[ast.AST] | None = None) -> set[str]:
+        """The modules of the package that `module` imports, what only a type checker reads included."""
+        found = set()
+        for node in nodes or ast.walk(self.parsed[module]):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                package = [PACKAGE, *filter(None, module.split("."))]
+                if self.files[module].name != "__init__.py":
+                    package.pop()
+                above = package[: len(package) + 1 - node.level] if node.level else []
+                base = ".".join([*above, *filter(None, [node.module])])
+                names = {f"{base}.{alias.name}" for alias in node.names}
+                modules = {name for name in names if name.partition(".")[2] in self.files}
+                found |= modules if modules == names else modules | {base}
+        within = {name.partition(".")[2] for name in found if name.split(".")[0] == PACKAGE}
+        return (within & set(self.files)) - {"", module}
+
+    def outside(self, module: str, nodes: Iterator[ast.AST] | None = None) -> set[str]:
+        """The top-level names of what `module` imports from outside the package."""
+        found = set()
+        for node in nodes or ast.walk(self.parsed[module]):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+        return found - {PACKAGE}
+
+    def loaded_with(self, module: str) -> set[str]:
+        """What importing `module` imports, however deep: what functions import later is not of it."""
+        found: set[str] = set()
+        waiting = {module}
+        while waiting:
+            name = waiting.pop()
+            found.add(name)
+            parents = {name.rpartition(".")[0]} & set(self.files)
+            waiting |= (self.inside(name, _at_loading(self.parsed[name])) | parents) - found
+        return found
+
+
+def _at_loading(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs as a module is imported: neither functions nor what is for type checkers."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(inner, ast.If) and isinstance(inner.test, ast.Name) and inner.test.id == "TYPE_CHECKING":
+            continue
+        yield inner
+        yield from _at_loading(inner)
+
+
+def floor_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def faults(tree: Tree) -> list[str]:
+    """A line for each thing in `tree` that breaks a rule of the floors."""
+    return [fault for module in tree.files for rule in RULES for fault in rule(tree, module)]
+
+
+def stands_on_a_floor(tree: Tree, module: str) -> Iterator[str]:
+    if module and floor_of(module) not in BELOW:
+        yield f"{module} is in none of the folders {', '.join(BELOW)}"
+
+
+def imports_downward(tree: Tree, module: str) -> Iterator[str]:
+    for other in tree.inside(module):
+        if floor_of(other) not in BELOW.get(floor_of(module), ()):
+            yield f"{module} imports {other}, which is not below it"
+
+
+def examines_no_host(tree: Tree, module: str) -> Iterator[str]:
+    if floor_of(module) == "caller" and module not in LOOKS_AT_THE_HOST:
+        yield from (f"{module} imports {other}" for other in tree.inside(module) if floor_of(other) == "system")
+
+
+def stands_apart(tree: Tree, module: str) -> Iterator[str]:
+    if floor_of(module) == "system":
+        for other in tree.inside(module):
+            if floor_of(other) == "system" and other not in SHARED_BY_THE_SYSTEM:
+                yield f"{module} imports {other}, another part of the operating system"
+
+
+def is_in_no_circle(tree: Tree, module: str) -> Iterator[str]:
+    if any(module in tree.inside(other) for other in _below(tree, module)):
+        yield f"{module} imports itself in a circle"
+
+
+def _below(tree: Tree, module: str) -> set[str]:
+    found: set[str] = set()
+    waiting = tree.inside(module)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= tree.inside(name) - found
+    return found
+
+
+def does_no_input_or_output(tree: Tree, module: str) -> Iterator[str]:
+    if floor_of(module) != "core":
+        return
+    yield from (f"{module} imports {name}" for name in sorted(tree.outside(module) - PURE))
+    for node in ast.walk(tree.parsed[module]):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ASKS_THE_MACHINE:
+            yield f"{module} calls {node.func.id}"
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            yield f"{module} takes names out of time"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
+            if node.attr not in PURE_OF_TIME:
+                yield f"{module} asks for time.{node.attr}"
+
+
+def is_short(tree: Tree, module: str) -> Iterator[str]:
+    lines = tree.files[module].read_text(encoding="utf-8").count("\n")
+    if lines > MAX_LINES:
+        yield f"{module} has {lines} lines"
+
+
+def is_standard_library(tree: Tree, module: str) -> Iterator[str]:
+    allowed = set(STANDARD_LIBRARY) | TOML_OF_OLD_PYTHONS.get(module, set())
+    yield from (f"{module} imports {name}" for name in sorted(tree.outside(module) - allowed))
+
+
+RULES: tuple[Callable[[Tree, str], Iterator[str]], ...] = (
+    stands_on_a_floor, imports_downward, examines_no_host, stands_apart, is_in_no_circle, does_no_input_or_output,
+    is_standard_library,
+)
+
+SHIPPED = Tree(LIBRARY / PACKAGE)
+OF_THE_CALLER = [module for module in SHIPPED.files if floor_of(module) == "caller"]
+IN_CONTAINERS = sorted(set().union(*map(SHIPPED.loaded_with, OF_THE_CALLER)))
+OF_THE_CLIENT = SHIPPED.loaded_with(CLIENT)
