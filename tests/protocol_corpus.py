@@ -86,24 +86,24 @@ def outcome(reader, data, error):
     return ascii(shown)
 
 
-def encoded(protocol):
-    request = protocol.Request("make", ["\u00e9\udcff\n"], "/w", 5, "id", {"CC": "gcc"}, 0o27, ["x"])
-    yield protocol.encode_request(request)
-    yield protocol.encode_output("stdout", b"\x00\x1f\x7f\n\"\\\xc3\xa9")
-    yield protocol.encode_output("stderr", b"\xff\xc3")
-    yield protocol.encode_exit(protocol.Exit(124, True, 15, 12, 600, "id", ("timeout", "x")), True)
+def encoded(requests, events):
+    request = requests.Request("make", ["\u00e9\udcff\n"], "/w", 5, "id", {"CC": "gcc"}, 0o27, ["x"])
+    yield requests.encode_request(request)
+    yield events.encode_output("stdout", b"\x00\x1f\x7f\n\"\\\xc3\xa9")
+    yield events.encode_output("stderr", b"\xff\xc3")
+    yield events.encode_exit(events.Exit(124, True, 15, 12, 600, "id", ("timeout", "x")), True)
 
 
 def main(library):
     sys.path.insert(0, library)
-    from buildcore.core import protocol
+    from buildcore.core.protocol import events, requests
 
     for data in REQUESTS:
-        print(outcome(protocol.RequestReader(), data + b"\n", protocol.RequestError))
-        print(outcome(protocol.RequestReader(), data, protocol.RequestError))
+        print(outcome(requests.RequestReader(), data + b"\n", requests.RequestError))
+        print(outcome(requests.RequestReader(), data, requests.RequestError))
     for data in STREAMS:
-        print(outcome(protocol.EventReader(), data, protocol.ResponseError))
-    for line in encoded(protocol):
+        print(outcome(events.EventReader(), data, events.ResponseError))
+    for line in encoded(requests, events):
         print(ascii(line))
 
 

@@ -94,8 +94,8 @@ def test_an_interpreter_without_json_and_its_c_module_will_do() -> None:
         "import sys; sys.modules.update(dict.fromkeys(('_json', 'json')))\n"
         f"sys.path.insert(0, {str(harness.ROOT / 'lib')!r})\n"
         "from buildcore.core import protocol\n"
-        "request = protocol.Request('make', ['é', chr(0xdcff)], '/', env={'A': '\"'})\n"
-        "reader = protocol.RequestReader(); reader.receive_data(protocol.encode_request(request))\n"
+        "request = requests.Request('make', ['é', chr(0xdcff)], '/', env={'A': '\"'})\n"
+        "reader = requests.RequestReader(); reader.receive_data(requests.encode_request(request))\n"
         "assert reader.next_event() == request\n"
         "print('json' in sys.modules and sys.modules['json'])\n"
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import harness
 from buildcore.core import policy
 from buildcore.core.policy import PolicyError, View, without_jobserver
-from buildcore.core.protocol import Request
+from buildcore.core.protocol.requests import Request
 from buildcore.core.settings import Build, Environment, PathMapping, Timeouts
 
 CALLER = policy.Caller("dev1", "/home/dev1", "/bin/bash")

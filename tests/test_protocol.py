@@ -15,26 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol_corpus
-from buildcore.core import protocol
-from buildcore.core.protocol import (
-    Cancel,
-    EventReader,
-    Exit,
-    Output,
-    Request,
-    RequestError,
-    RequestReader,
-    ResponseError,
-)
+from buildcore.core.protocol import events, requests
+from buildcore.core.protocol.events import EventReader, Exit, Output, ResponseError
+from buildcore.core.protocol.lines import Lines
+from buildcore.core.protocol.requests import Cancel, Request, RequestError, RequestReader
+from harness_world import ROOT
 
 Event = Union[Request, Cancel, Output, Exit]
 Reader = Union[RequestReader, EventReader]
 
 MINIMAL = {"command": "make", "cwd": "/home/dev1/workspace"}
-STREAMS = st.sampled_from([protocol.STDOUT, protocol.STDERR])
+STREAMS = st.sampled_from([events.STDOUT, events.STDERR])
 CHARACTER = st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("\udc80\udcff")
 TEXT = st.text(CHARACTER)
-PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=protocol.MAX_REQUEST_ID_CHARS)
+PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=requests.MAX_REQUEST_ID_CHARS)
 
 
 def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -46,14 +40,14 @@ REQUESTS = st.builds(
     command=st.text(CHARACTER, min_size=1),
     args=st.lists(TEXT),
     cwd=TEXT.map(lambda path: "/" + path),
-    timeout_sec=maybe(st.integers(1, 10 ** (protocol.MAX_INTEGER_DIGITS - 1))),
+    timeout_sec=maybe(st.integers(1, 10 ** (requests.MAX_INTEGER_DIGITS - 1))),
     request_id=maybe(PRINTABLE),
     env=maybe(st.dictionaries(TEXT, TEXT)),
-    umask=maybe(st.integers(0, protocol.MAX_UMASK)),
+    umask=maybe(st.integers(0, requests.MAX_UMASK)),
     features=maybe(st.lists(TEXT)),
     check=st.booleans(),
 )
-CANCELS = st.builds(Cancel, st.sampled_from(protocol.CANCEL_SIGNALS))
+CANCELS = st.builds(Cancel, st.sampled_from(requests.CANCEL_SIGNALS))
 OUTPUTS = st.builds(Output, STREAMS, st.binary(min_size=1) | TEXT.map(lambda text: text.encode("utf-8", "replace")))
 PLAIN_EXITS = st.builds(Exit, st.integers(0, 255), st.booleans())
 EXITS = st.builds(
@@ -84,11 +78,11 @@ def taken(reader: Reader, pieces: Iterable[bytes]) -> list[Event]:
     return events
 
 
-def requests(*pieces: bytes) -> list[Event]:
+def requests_in(*pieces: bytes) -> list[Event]:
     return taken(RequestReader(), pieces)
 
 
-def events(*pieces: bytes) -> list[Event]:
+def events_in(*pieces: bytes) -> list[Event]:
     return taken(EventReader(), pieces)
 
 
@@ -121,27 +115,27 @@ def bytewise(data: bytes) -> list[bytes]:
 def test_a_request_and_its_cancellations_come_through_however_they_are_cut(
     request: Request, cancels: list[Cancel], at: list[int]
 ) -> None:
-    data = protocol.encode_request(request) + b"".join(protocol.encode_cancel(each.signal) for each in cancels)
+    data = requests.encode_request(request) + b"".join(requests.encode_cancel(each.signal) for each in cancels)
     sent = [request, *cancels]
-    assert requests(data) == requests(*cut(data, at)) == requests(*bytewise(data)) == sent
+    assert requests_in(data) == requests_in(*cut(data, at)) == requests_in(*bytewise(data)) == sent
 
 
 @given(st.lists(OUTPUTS, max_size=5), EXITS, st.lists(st.integers(0, 10**6)))
 def test_events_come_through_however_the_stream_is_cut(outputs: list[Output], end: Exit, at: list[int]) -> None:
-    lines = [protocol.encode_output(each.stream, each.data) for each in outputs]
-    data = b"".join([*lines, protocol.encode_exit(end, details=True)])
+    lines = [events.encode_output(each.stream, each.data) for each in outputs]
+    data = b"".join([*lines, events.encode_exit(end, details=True)])
     sent = [*outputs, end]
-    assert events(data) == events(*cut(data, at)) == events(*bytewise(data)) == sent
+    assert events_in(data) == events_in(*cut(data, at)) == events_in(*bytewise(data)) == sent
 
 
 def test_every_single_split_of_a_stream_gives_the_same() -> None:
-    request = protocol.encode_request(Request("make", ["-j4", "é漢"], "/w", env={"CC": "gcc"})) + b'{"type":"cancel"}\n'
-    stream = protocol.encode_output("stdout", "é\n".encode()) + protocol.encode_output("stderr", b"\xff")
-    stream += protocol.encode_exit(Exit(2), details=True)
+    request = requests.encode_request(Request("make", ["-j4", "é漢"], "/w", env={"CC": "gcc"})) + b'{"type":"cancel"}\n'
+    stream = events.encode_output("stdout", "é\n".encode()) + events.encode_output("stderr", b"\xff")
+    stream += events.encode_exit(Exit(2), details=True)
     for at in range(len(request) + 1):
-        assert requests(request[:at], request[at:]) == requests(request)
+        assert requests_in(request[:at], request[at:]) == requests_in(request)
     for at in range(len(stream) + 1):
-        assert events(stream[:at], stream[at:]) == events(stream)
+        assert events_in(stream[:at], stream[at:]) == events_in(stream)
 
 
 PIECES = st.sampled_from([b"\n", b"x", b"xx\n", b"x" * 8, b"x" * 9])
@@ -150,7 +144,7 @@ PIECES = st.sampled_from([b"\n", b"x", b"xx\n", b"x" * 8, b"x" * 9])
 @given(st.lists(PIECES).map(b"".join), st.lists(st.integers(0, 99)))
 def test_a_line_that_is_too_long_is_one_wherever_the_stream_is_cut(data: bytes, at: list[int]) -> None:
     def lines(pieces: Iterable[bytes]) -> list[bytes | None]:
-        cutter, found = protocol._Lines(8), []
+        cutter, found = Lines(8), []
         for piece in pieces:
             cutter.feed(piece)
             found += cutter
@@ -198,12 +192,12 @@ def test_any_value_in_any_field_is_taken_or_refused_and_nothing_else_happens(fie
 
 def test_a_request_is_what_the_requirement_shows() -> None:
     sent = b"""{ "command": "make", "args": ["-j4", "all"], "cwd": "/home/dev1/workspace/app", "timeout_sec": 600 }\n"""
-    assert requests(sent) == [Request("make", ["-j4", "all"], "/home/dev1/workspace/app", 600)]
+    assert requests_in(sent) == [Request("make", ["-j4", "all"], "/home/dev1/workspace/app", 600)]
 
 
 def test_the_encoded_request_is_one_line_of_ascii() -> None:
     request = Request("make", ["\n\udcff é"], "/w", umask=0o27, features=())
-    assert protocol.encode_request(request) == (
+    assert requests.encode_request(request) == (
         b'{"schema_version":"1","command":"make","args":["\\n\\udcff \\u00e9"],"cwd":"/w",'
         b'"umask":"0027","features":[]}\n'
     )
@@ -211,7 +205,7 @@ def test_the_encoded_request_is_one_line_of_ascii() -> None:
 
 @pytest.mark.parametrize("name", ["schema_version", "args", "timeout_sec", "request_id", "env", "umask", "features"])
 def test_an_optional_field_that_is_null_is_absent(name: str) -> None:
-    assert requests(line(**{name: None})) == requests(line())
+    assert requests_in(line(**{name: None})) == requests_in(line())
 
 
 @pytest.mark.parametrize("ending", [b"", b"\r\n", b" \t\r\n", b"\n\n\n"])
@@ -220,25 +214,25 @@ def test_how_a_request_ends_does_not_matter(ending: bytes) -> None:
     reader.receive_data(line().rstrip() + ending)
     first = reader.next_event()
     reader.receive_eof()
-    assert (first or reader.next_event()) == requests(line())[0]
+    assert (first or reader.next_event()) == requests_in(line())[0]
     assert reader.next_event() is None
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert requests(line(color="always", nested={"a": [1, {}]})) == requests(line())
+    assert requests_in(line(color="always", nested={"a": [1, {}]})) == requests_in(line())
 
 
 def test_the_last_of_two_equal_keys_counts() -> None:
-    assert requests(b'{"command":"rm","cwd":"/","command":"make"}\n') == [Request("make", (), "/")]
+    assert requests_in(b'{"command":"rm","cwd":"/","command":"make"}\n') == [Request("make", (), "/")]
 
 
 def test_an_empty_request_id_is_none() -> None:
-    assert requests(line(request_id="")) == requests(line())
+    assert requests_in(line(request_id="")) == requests_in(line())
 
 
 @pytest.mark.parametrize(("umask", "expected"), [("0", 0), ("22", 0o22), ("0022", 0o22), ("0777", 0o777)])
 def test_a_umask_is_octal(umask: str, expected: int) -> None:
-    assert requests(line(umask=umask)) == [Request("make", (), MINIMAL["cwd"], umask=expected)]
+    assert requests_in(line(umask=umask)) == [Request("make", (), MINIMAL["cwd"], umask=expected)]
 
 
 WRONG_TYPES = [1, 1.5, True, "text", [], ["a", 1], {}, {"a": 1}]
@@ -323,14 +317,14 @@ def test_deep_nesting_is_refused(opening: bytes) -> None:
 
 
 def test_a_request_of_the_longest_size_is_taken() -> None:
-    request = Request("make", ["x" * protocol.MAX_REQUEST_BYTES], "/")
-    room = protocol.MAX_REQUEST_BYTES - (len(protocol_line(request)) - protocol.MAX_REQUEST_BYTES)
+    request = Request("make", ["x" * requests.MAX_REQUEST_BYTES], "/")
+    room = requests.MAX_REQUEST_BYTES - (len(protocol_line(request)) - requests.MAX_REQUEST_BYTES)
     longest = Request("make", ["x" * room], "/")
-    data = protocol.encode_request(longest)
-    assert len(data) == protocol.MAX_REQUEST_BYTES
-    assert requests(data) == [longest]
+    data = requests.encode_request(longest)
+    assert len(data) == requests.MAX_REQUEST_BYTES
+    assert requests_in(data) == [longest]
     with pytest.raises(RequestError, match="longer than 1048576 bytes"):
-        protocol.encode_request(Request("make", ["x" * (room + 1)], "/"))
+        requests.encode_request(Request("make", ["x" * (room + 1)], "/"))
 
 
 def protocol_line(request: Request) -> bytes:
@@ -342,13 +336,13 @@ def protocol_line(request: Request) -> bytes:
 def test_a_request_that_is_too_long_is_refused_before_it_ends_and_is_not_kept(piece: int) -> None:
     reader = RequestReader()
     with pytest.raises(RequestError, match="longer than 1048576 bytes"):
-        for _ in range((protocol.MAX_REQUEST_BYTES // piece) + 1):
+        for _ in range((requests.MAX_REQUEST_BYTES // piece) + 1):
             reader.receive_data(b"x" * piece)
             assert reader.next_event() is None
 
 
 def test_what_follows_a_refused_request_is_no_second_try() -> None:
-    for refused in (b"{}\n", b"x" * (protocol.MAX_REQUEST_BYTES + 1) + b"\n"):
+    for refused in (b"{}\n", b"x" * (requests.MAX_REQUEST_BYTES + 1) + b"\n"):
         reader = RequestReader()
         reader.receive_data(refused + line())
         with pytest.raises(RequestError):
@@ -361,17 +355,17 @@ def test_what_follows_a_refused_request_is_no_second_try() -> None:
     [b"", b"{", b"\xff\xfe\n", b"[]", b"null", b'{"type":"stdin","data":"x"}', b'{"type":["cancel"]}', line().rstrip()],
 )
 def test_what_is_no_cancellation_is_skipped_behind_the_request(garbage: bytes) -> None:
-    assert requests(line() + garbage + b"\n" + protocol.encode_cancel("INT"))[1:] == [Cancel("INT")]
+    assert requests_in(line() + garbage + b"\n" + requests.encode_cancel("INT"))[1:] == [Cancel("INT")]
 
 
 def test_a_line_without_end_behind_the_request_is_skipped_too() -> None:
-    endless = b"x" * (2 * protocol.MAX_REQUEST_BYTES + 7)
-    assert requests(line(), endless, endless + b"\n", protocol.encode_cancel("HUP"))[1:] == [Cancel("HUP")]
+    endless = b"x" * (2 * requests.MAX_REQUEST_BYTES + 7)
+    assert requests_in(line(), endless, endless + b"\n", requests.encode_cancel("HUP"))[1:] == [Cancel("HUP")]
 
 
 @pytest.mark.parametrize("signal", [b"", b',"signal":null', b',"signal":"KILL"', b',"signal":9', b',"signal":["INT"]'])
 def test_a_cancellation_with_no_signal_that_is_known_means_term(signal: bytes) -> None:
-    assert requests(line() + b'{"type":"cancel"%s}\n' % signal)[1:] == [Cancel("TERM")]
+    assert requests_in(line() + b'{"type":"cancel"%s}\n' % signal)[1:] == [Cancel("TERM")]
 
 
 # --- events -------------------------------------------------------------------------------------------------------
@@ -391,8 +385,8 @@ def test_a_cancellation_with_no_signal_that_is_known_means_term(signal: bytes) -
     ],
 )
 def test_an_output_event_is_spelled_as_serde_would_spell_it(data: bytes, expected: bytes) -> None:
-    assert protocol.encode_output("stdout", data) == expected
-    assert protocol.encode_output("stderr", data) == expected.replace(b"stdout", b"stderr", 1)
+    assert events.encode_output("stdout", data) == expected
+    assert events.encode_output("stderr", data) == expected.replace(b"stdout", b"stderr", 1)
 
 
 @pytest.mark.parametrize(
@@ -408,13 +402,13 @@ def test_an_output_event_is_spelled_as_serde_would_spell_it(data: bytes, expecte
     ],
 )
 def test_an_exit_event_says_its_details_only_to_those_who_asked(exit_: Exit, plain: bytes, detailed: bytes) -> None:
-    assert protocol.encode_exit(exit_) == plain
-    assert protocol.encode_exit(exit_, details=True) == detailed
+    assert events.encode_exit(exit_) == plain
+    assert events.encode_exit(exit_, details=True) == detailed
 
 
 @given(STREAMS, st.binary())
 def test_an_output_event_is_what_any_json_reader_reads(stream: str, data: bytes) -> None:
-    fields = json.loads(protocol.encode_output(stream, data))
+    fields = json.loads(events.encode_output(stream, data))
     assert fields["type"] == stream
     assert fields["data"] == data.decode("utf-8", "replace")
     assert ("data_b64" in fields) == (fields.get("encoding") == "base64") == ("\ufffd" in fields["data"]) or (
@@ -425,8 +419,8 @@ def test_an_output_event_is_what_any_json_reader_reads(stream: str, data: bytes)
 
 def test_the_most_that_is_read_at_once_fits_into_an_event() -> None:
     for worst in (b"\0", b"\xff", "\ufffd".encode()):
-        event = protocol.encode_output("stdout", worst * (64 << 10))
-        assert len(event) < protocol.MAX_EVENT_BYTES
+        event = events.encode_output("stdout", worst * (64 << 10))
+        assert len(event) < events.MAX_EVENT_BYTES
 
 
 OLD_SERVER = b"""{"type": "stdout", "data": "gcc -c ..."}
@@ -436,29 +430,29 @@ OLD_SERVER = b"""{"type": "stdout", "data": "gcc -c ..."}
 
 
 def test_the_stream_of_an_old_server_is_read() -> None:
-    assert events(OLD_SERVER) == [Output("stdout", b"gcc -c ..."), Output("stderr", b"warning: ..."), Exit(2)]
+    assert events_in(OLD_SERVER) == [Output("stdout", b"gcc -c ..."), Output("stderr", b"warning: ..."), Exit(2)]
 
 
 def test_a_server_that_says_less_or_more_is_understood() -> None:
-    assert events(b'{"code":3,"type":"exit"}\n') == [Exit(3)]
-    assert events(b'{"type":"exit","code":0,"timed_out":null,"signal":null,"error":null}\n') == [Exit(0)]
-    assert events(b'{"type":"stdout","data":"a","encoding":"utf-8","data_b64":null}\n') == [Output("stdout", b"a")]
-    assert events(b'{"type":"exit","code":1,"error":{},"new":[]}\n') == [Exit(1, error=("None", "None"))]
+    assert events_in(b'{"code":3,"type":"exit"}\n') == [Exit(3)]
+    assert events_in(b'{"type":"exit","code":0,"timed_out":null,"signal":null,"error":null}\n') == [Exit(0)]
+    assert events_in(b'{"type":"stdout","data":"a","encoding":"utf-8","data_b64":null}\n') == [Output("stdout", b"a")]
+    assert events_in(b'{"type":"exit","code":1,"error":{},"new":[]}\n') == [Exit(1, error=("None", "None"))]
 
 
 @pytest.mark.parametrize(("code", "shown"), [(255, 255), (256, 1), (-1, 1), (10**30, 1)])
 def test_an_exit_code_that_no_process_can_have_is_a_failure(code: int, shown: int) -> None:
-    assert events(b'{"type":"exit","code":%d}\n' % code) == [Exit(shown)]
+    assert events_in(b'{"type":"exit","code":%d}\n' % code) == [Exit(shown)]
 
 
 @pytest.mark.parametrize("skipped", [b'{"type":"progress","data":1}', b'{"type":"cancel"}', b"", b" \r"])
 def test_events_of_unknown_types_are_skipped(skipped: bytes) -> None:
-    assert events(skipped + b"\n" + OLD_SERVER) == events(OLD_SERVER)
+    assert events_in(skipped + b"\n" + OLD_SERVER) == events_in(OLD_SERVER)
 
 
 def test_nothing_comes_behind_the_exit() -> None:
     reader = EventReader()
-    assert taken(reader, [OLD_SERVER + OLD_SERVER + b"garbage\n"]) == events(OLD_SERVER)
+    assert taken(reader, [OLD_SERVER + OLD_SERVER + b"garbage\n"]) == events_in(OLD_SERVER)
     reader.receive_eof()
 
 
@@ -481,12 +475,12 @@ def test_nothing_comes_behind_the_exit() -> None:
         b'{"type":"exit","code":0.5}\n',
         b'{"type":"exit","code":NaN}\n',
         b"[" * 100_000 + b"\n",
-        b"x" * (protocol.MAX_EVENT_BYTES + 1),
+        b"x" * (events.MAX_EVENT_BYTES + 1),
     ],
 )
 def test_a_stream_that_is_none_is_a_response_error(data: bytes) -> None:
     with pytest.raises(ResponseError):
-        events(data)
+        events_in(data)
 
 
 @pytest.mark.parametrize("data", [b"", OLD_SERVER[:-1], OLD_SERVER.splitlines(True)[0]])
@@ -505,7 +499,7 @@ def in_whole_characters(pieces: Iterable[bytes]) -> list[bytes]:
     sent, rest = [], b""
     for piece in pieces:
         rest += piece
-        end = protocol.whole_characters(rest)
+        end = events.whole_characters(rest)
         sent.append(rest[:end])
         rest = rest[end:]
         assert len(rest) <= 3
@@ -529,15 +523,15 @@ def test_bytes_that_are_no_text_are_neither_lost_nor_held_back(data: bytes, at: 
 def test_every_split_of_a_character_waits_for_the_rest(character: str) -> None:
     data = character.encode()
     for length in range(1, len(data)):
-        assert protocol.whole_characters(b"a" + data[:length]) == 1
-    assert protocol.whole_characters(data) == len(data)
+        assert events.whole_characters(b"a" + data[:length]) == 1
+    assert events.whole_characters(data) == len(data)
 
 
 @pytest.mark.parametrize(
     "data", [b"\xff", b"\x80\x80\x80\x80", b"\xc0", b"a\xbf", b"\xf5\x80", b"\xe9\n", b"\xc3\xa9\xa9"]
 )
 def test_what_no_byte_can_make_a_character_does_not_wait(data: bytes) -> None:
-    assert protocol.whole_characters(data) == len(data)
+    assert events.whole_characters(data) == len(data)
 
 
 # --- records ------------------------------------------------------------------------------------------------------
@@ -551,7 +545,7 @@ def test_records_are_equal_by_their_fields_and_show_them() -> None:
 
 # --- other Pythons ------------------------------------------------------------------------------------------------
 
-LIBRARY = Path(protocol.__file__).parent.parent
+LIBRARY = ROOT / "lib"
 
 
 @pytest.mark.parametrize("python", protocol_corpus.other_pythons(), ids=lambda path: Path(path).name)

@@ -16,7 +16,8 @@ import pytest
 
 import harness
 from buildcore.caller import build_cli
-from buildcore.core import protocol, settings
+from buildcore.core import settings
+from buildcore.core.protocol import events, requests
 from buildcore.system import config
 from harness import BIN, TREE, Service, write_tree
 from harness_world import ROOT
@@ -166,21 +167,21 @@ def test_every_relative_link_leads_somewhere(document: str) -> None:
 def test_every_json_example_is_what_the_protocol_takes(text: str) -> None:
     for line in text.encode().splitlines(keepends=True):
         if b'"command"' in line:
-            assert protocol.parse_request(line.strip()).command == "make"
+            assert requests.parse_request(line.strip()).command == "make"
         elif b'"cancel"' in line:
-            reader = protocol.RequestReader()
+            reader = requests.RequestReader()
             reader.receive_data(b'{"command":"make","cwd":"/"}\n' + line)
-            assert isinstance(reader.next_event(), protocol.Request)
-            assert reader.next_event() == protocol.Cancel("INT")
+            assert isinstance(reader.next_event(), requests.Request)
+            assert reader.next_event() == requests.Cancel("INT")
         else:
-            events = protocol.EventReader()
-            events.receive_data(line)
-            event = events.next_event()
-            assert isinstance(event, (protocol.Exit, protocol.Output))
-            if isinstance(event, protocol.Exit):
-                assert protocol.encode_exit(event, details=True) == line
+            stream = events.EventReader()
+            stream.receive_data(line)
+            event = stream.next_event()
+            assert isinstance(event, (events.Exit, events.Output))
+            if isinstance(event, events.Exit):
+                assert events.encode_exit(event, details=True) == line
             else:
-                assert protocol.encode_output(event.stream, event.data) == line.replace(b"\\ufffd", b"\xef\xbf\xbd")
+                assert events.encode_output(event.stream, event.data) == line.replace(b"\\ufffd", b"\xef\xbf\xbd")
 
 
 # --- the programs in the documents --------------------------------------------------------------------------------

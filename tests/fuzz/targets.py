@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from buildcore.core import arguments, jsonplain, jsontext, policy, protocol, text
+from buildcore.core import arguments, jsonplain, jsontext, policy, text
 from buildcore.core.arguments import Role
+from buildcore.core.protocol import events, requests
 from buildcore.core.settings import GROUPS, LEVELS, Settings
 from buildcore.system import config
 
@@ -67,45 +68,45 @@ def however_cut(make_reader: Callable[[], Reader], data: bytes, error: type[Exce
 
 def request_reader(data: bytes) -> None:
     """A request is fit for the rest of the service and comes back from its own line; a refusal is one short line."""
-    for taken in however_cut(protocol.RequestReader, data, protocol.RequestError):
+    for taken in however_cut(requests.RequestReader, data, requests.RequestError):
         if isinstance(taken, str):
             assert taken.isprintable() and len(taken) <= LONGEST_REFUSAL_CHARS
-        elif isinstance(taken, protocol.Cancel):
-            assert taken.signal in protocol.CANCEL_SIGNALS
+        elif isinstance(taken, requests.Cancel):
+            assert taken.signal in requests.CANCEL_SIGNALS
         else:
             assert_fit(taken)
-            line = protocol.encode_request(taken)
-            assert outcome(protocol.RequestReader(), [line], protocol.RequestError) == [taken]
+            line = requests.encode_request(taken)
+            assert outcome(requests.RequestReader(), [line], requests.RequestError) == [taken]
 
 
-def assert_fit(request: protocol.Request) -> None:
+def assert_fit(request: requests.Request) -> None:
     """What policy and supervisor rely on."""
     environment = [part for pair in (request.env or {}).items() for part in pair]
     for string in [request.command, request.cwd, *request.args, *environment, *(request.features or ())]:
         assert b"\0" not in string.encode("utf-8", "surrogateescape")
     assert request.command and request.cwd.startswith("/")
-    assert request.timeout_sec is None or 1 <= request.timeout_sec < 10**protocol.MAX_INTEGER_DIGITS
-    assert request.umask is None or 0 <= request.umask <= protocol.MAX_UMASK
+    assert request.timeout_sec is None or 1 <= request.timeout_sec < 10**requests.MAX_INTEGER_DIGITS
+    assert request.umask is None or 0 <= request.umask <= requests.MAX_UMASK
     assert request.request_id is None or request.request_id.isprintable()
-    assert len(request.request_id or "") <= protocol.MAX_REQUEST_ID_CHARS
+    assert len(request.request_id or "") <= requests.MAX_REQUEST_ID_CHARS
 
 
 def event_reader(data: bytes) -> None:
     """An event is fit for the client and comes back from its own line; at most one `exit`, and nothing behind it."""
-    taken = however_cut(protocol.EventReader, data, protocol.ResponseError)
-    assert not any(isinstance(event, protocol.Exit) for event in taken[:-1])
+    taken = however_cut(events.EventReader, data, events.ResponseError)
+    assert not any(isinstance(event, events.Exit) for event in taken[:-1])
     for event in taken:
         if isinstance(event, str):
             assert event.isprintable() and len(event) <= LONGEST_REFUSAL_CHARS
-        elif isinstance(event, protocol.Output):
-            line = protocol.encode_output(event.stream, event.data)
-            assert outcome(protocol.EventReader(), [line], protocol.ResponseError)[0] == event
+        elif isinstance(event, events.Output):
+            line = events.encode_output(event.stream, event.data)
+            assert outcome(events.EventReader(), [line], events.ResponseError)[0] == event
         else:
             assert 0 <= event.code <= 255
             strings = "".join([event.request_id or "", *(event.error or ())])
             if event.check is None and not re.search("[\ud800-\udfff]", strings):
-                line = protocol.encode_exit(event, details=True)
-                assert outcome(protocol.EventReader(), [line], protocol.ResponseError) == [event]
+                line = events.encode_exit(event, details=True)
+                assert outcome(events.EventReader(), [line], events.ResponseError) == [event]
 
 
 def output_events(data: bytes) -> None:
@@ -114,14 +115,14 @@ def output_events(data: bytes) -> None:
     lines, rest = [], b""
     for at in range(0, len(data), step):
         rest += data[at : at + step]
-        end = protocol.whole_characters(rest)
+        end = events.whole_characters(rest)
         assert len(rest) - 3 <= end <= len(rest)
-        lines.append(protocol.encode_output(protocol.STDOUT, rest[:end]))
+        lines.append(events.encode_output(events.STDOUT, rest[:end]))
         rest = rest[end:]
-    lines.append(protocol.encode_output(protocol.STDERR, rest))
+    lines.append(events.encode_output(events.STDERR, rest))
     assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines)
-    events = outcome(protocol.EventReader(), lines, protocol.ResponseError)[:-1]
-    assert b"".join(event.data for event in events) == data
+    taken = outcome(events.EventReader(), lines, events.ResponseError)[:-1]
+    assert b"".join(event.data for event in taken) == data
     shown = "".join(json.loads(line)["data"] for line in lines)
     try:
         assert shown == data.decode("utf-8")

@@ -15,8 +15,8 @@ except ImportError:
     import signal
 
 from .. import __version__
-from ..core import protocol
 from ..core.errors import BuildError
+from ..core.protocol import events, requests
 from . import client
 
 TYPE_CHECKING = False
@@ -136,7 +136,7 @@ def _run(options: Options) -> int:
         connection.send(request_of(options))
         try:
             exit_ = _relay(connection, catcher)
-        except protocol.ResponseError as exc:
+        except events.ResponseError as exc:
             catcher.finish()
             return _fail("invalid response from build-service: %s" % exc)
     catcher.finish()
@@ -146,7 +146,7 @@ def _run(options: Options) -> int:
     return exit_.code
 
 
-def request_of(options: Options, check: bool = False) -> protocol.Request:
+def request_of(options: Options, check: bool = False) -> requests.Request:
     """Return the request for the command line `options`; with `check` it is only judged. Raises UsageError."""
     umask = os.umask(0)
     os.umask(umask)
@@ -154,26 +154,26 @@ def request_of(options: Options, check: bool = False) -> protocol.Request:
         cwd = client.current_directory()
     except OSError as exc:
         raise UsageError("build-cli: cannot tell the current directory: %s" % exc.strerror) from exc
-    return protocol.Request(
+    return requests.Request(
         options.command[0],
         options.command[1:],
         cwd,
         options.timeout_sec,
         options.request_id,
         options.env,
-        umask & protocol.MAX_UMASK,
+        umask & requests.MAX_UMASK,
         ("details",),
         check,
     )
 
 
-def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> protocol.Exit:
+def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> events.Exit:
     """Write the build's output where this process's own would go, until the build's exit."""
     for event in connection.events(catcher.wait):
-        if isinstance(event, protocol.Exit):
+        if isinstance(event, events.Exit):
             return event
-        write_all(1 if event.stream == protocol.STDOUT else 2, event.data)
-    raise protocol.ResponseError("the connection ended before the build's exit")
+        write_all(1 if event.stream == events.STDOUT else 2, event.data)
+    raise events.ResponseError("the connection ended before the build's exit")
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -16,8 +16,8 @@ try:
 except ImportError:
     import socket  # type: ignore[no-redef]
 
-from ..core import protocol
 from ..core.errors import BuildError
+from ..core.protocol import events, requests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Connection:
 
     def __init__(self, connection: "socket.socket") -> None:
         self._socket = connection
-        self._reader = protocol.EventReader()
+        self._reader = events.EventReader()
 
     def __enter__(self) -> "Connection":
         return self
@@ -63,12 +63,12 @@ class Connection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def send(self, request: protocol.Request) -> None:
+    def send(self, request: requests.Request) -> None:
         """Send the request; raises RequestError when it is too long.
 
         A service that refuses before it has read everything closes its end: the refusal is then there to read.
         """
-        line = protocol.encode_request(request)
+        line = requests.encode_request(request)
         try:
             self._socket.sendall(line)
         except (BrokenPipeError, ConnectionResetError):
@@ -77,13 +77,13 @@ class Connection:
     def cancel(self, signal: str = "TERM") -> None:
         """Ask the service to end the build, first with `signal` (INT, TERM or HUP); events keep coming."""
         try:
-            self._socket.send(protocol.encode_cancel(signal))
+            self._socket.send(requests.encode_cancel(signal))
         except OSError:
             pass  # the service is gone, or so far behind that closing the connection is the better word
 
     def events(
         self, wait: "Optional[Callable[[int], None]]" = None
-    ) -> "Iterator[Union[protocol.Output, protocol.Exit]]":
+    ) -> "Iterator[Union[events.Output, events.Exit]]":
         """Give the build's events as they come, an Exit last; raises ResponseError.
 
         `wait` is called with the connection's descriptor before it is read, to return when it can be: for programs
@@ -93,7 +93,7 @@ class Connection:
             event = self._reader.next_event()
             if event is not None:
                 yield event
-                if isinstance(event, protocol.Exit):
+                if isinstance(event, events.Exit):
                     return
                 continue
             if wait is not None:
@@ -147,7 +147,7 @@ def run(
     env: "Optional[Mapping[str, str]]" = None,
     socket_path: "Optional[str]" = None,
     request_id: "Optional[str]" = None,
-) -> protocol.Exit:
+) -> events.Exit:
     """Run `command` (its name and arguments) in the directory `cwd` on the service's host, to its end.
 
     `on_output` gets the stream ("stdout" or "stderr") and the bytes of every piece of output; `timeout_sec` is
@@ -155,7 +155,7 @@ def run(
     `forwarded(os.environ)`. Returns the Exit with the code; a refusal is an Exit too, with `error` set and its
     line on stderr. Raises ConnectError and ProtocolError.
     """
-    request = protocol.Request(
+    request = requests.Request(
         command[0],
         command[1:],
         current_directory() if cwd is None else cwd,
@@ -168,11 +168,11 @@ def run(
     with connect(socket_path) as connection:
         connection.send(request)
         for event in connection.events():
-            if isinstance(event, protocol.Exit):
+            if isinstance(event, events.Exit):
                 return event
             if on_output is not None:
                 on_output(event.stream, event.data)
-    raise protocol.ResponseError("the connection ended before the build's exit")
+    raise events.ResponseError("the connection ended before the build's exit")
 
 
 def forwarded(environ: "Mapping[str, str]", more: "Sequence[str]" = ()) -> "Dict[str, str]":

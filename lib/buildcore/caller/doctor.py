@@ -14,8 +14,9 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..core import protocol
 from ..core.errors import BuildError
+from ..core.protocol import events, requests
+from ..core.protocol.lines import ProtocolError
 from . import build_cli, client
 
 try:
@@ -217,7 +218,7 @@ def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
             options = build_cli.parse_text(["--"] + list(command))
             request = build_cli.request_of(options, check=True)
             connection.send(request)
-        except (build_cli.UsageError, protocol.RequestError) as exc:
+        except (build_cli.UsageError, requests.RequestError) as exc:
             line = str(exc).splitlines()[0]
             check = "directory" if "directory" in line else "command"
             yield Finding(check, FAILURE, line, "mend the command line, its variables or its directory")
@@ -226,14 +227,14 @@ def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
             exit_, said = _answer(connection)
             for finding in _judge(exit_, said, request.cwd):
                 yield finding
-        except protocol.ProtocolError as exc:
+        except ProtocolError as exc:
             yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
         except OSError as exc:
             fix = "on the host: systemctl status build-service; journalctl -u build-service"
             yield Finding("service", FAILURE, "it does not answer: %s" % exc.strerror, fix)
 
 
-def _answer(connection: client.Connection) -> Tuple[protocol.Exit, str]:
+def _answer(connection: client.Connection) -> Tuple[events.Exit, str]:
     """Return the exit event and what was said before it. Raises ProtocolError, and OSError after ANSWER_SEC."""
     deadline = time.monotonic() + ANSWER_SEC
 
@@ -244,13 +245,13 @@ def _answer(connection: client.Connection) -> Tuple[protocol.Exit, str]:
 
     said = b""
     for event in connection.events(wait):
-        if isinstance(event, protocol.Exit):
+        if isinstance(event, events.Exit):
             return event, said.decode("utf-8", "replace").strip()
         said = (said + event.data)[:MAX_SAID_BYTES]
-    raise protocol.ResponseError("the connection ended before the build's exit")
+    raise events.ResponseError("the connection ended before the build's exit")
 
 
-def _judge(exit_: protocol.Exit, said: str, cwd: str) -> Iterator[Finding]:
+def _judge(exit_: events.Exit, said: str, cwd: str) -> Iterator[Finding]:
     kind, message = exit_.error or ("", said)
     check = exit_.check
     if check is not None:
@@ -268,7 +269,7 @@ def _judge(exit_: protocol.Exit, said: str, cwd: str) -> Iterator[Finding]:
 
 def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
     if not isinstance(check.get("groups"), list) or not isinstance(check.get("args"), list) or not check.get("program"):
-        raise protocol.ResponseError("a check that does not say how")
+        raise events.ResponseError("a check that does not say how")
     groups = ", ".join(_group_name(gid) if not in_container() else str(gid) for gid in check.get("groups", ()))
     yield Finding("service", OK, "build-service %s answers" % check.get("version"), "")
     yield Finding(
@@ -284,7 +285,7 @@ def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
 def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
     """Return the names that the service allows. Raises BuildError, when it refuses the caller too, and OSError."""
     # No command of this name can be allowed: the refusal, as any other answer, names those that are.
-    request = protocol.Request("-", (), "/", features=("details",), check=True)
+    request = requests.Request("-", (), "/", features=("details",), check=True)
     with client.connect(socket_path, ANSWER_SEC) as connection:
         connection.send(request)
         refusal = _answer(connection)[1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from . import arguments
 from .errors import BuildError
-from .protocol import Request
+from .protocol.requests import Request
 from .settings import Build, Environment, Timeouts
 from .text import escape
 

@@ -25,8 +25,8 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..core import protocol
 from ..core.errors import BuildError
+from ..core.protocol import events
 from ..system import cgroups, identity, linux, processes, signals, subids
 from ..system.listener import Endpoint
 from ..system.notify import Manager
@@ -542,8 +542,8 @@ def _is_gone(connection: socket.socket) -> bool:
 
 def _turn_away(connection: socket.socket, line: str) -> None:
     """Tell a caller in one line that no session serves it, without waiting for it."""
-    exit_ = protocol.Exit(session.REFUSAL_EXIT_CODE)
-    answer = protocol.encode_output(protocol.STDERR, line.encode() + b"\n") + protocol.encode_exit(exit_)
+    exit_ = events.Exit(session.REFUSAL_EXIT_CODE)
+    answer = events.encode_output(events.STDERR, line.encode() + b"\n") + events.encode_exit(exit_)
     try:
         connection.setblocking(False)
         connection.send(answer)

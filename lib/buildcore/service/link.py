@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 
-from ..core import protocol
+from ..core.protocol import events, requests
 from .supervisor import COMPLETED, STOPPED, TIMED_OUT, Ending
 
 BACKLOG_BYTES = 256 << 10
@@ -24,15 +24,15 @@ STOPPING = "build-service is stopping: the build was ended"
 class CallerLink:
     """One caller's connection, after its request was read by `reader`."""
 
-    def __init__(self, connection: socket.socket, reader: protocol.RequestReader) -> None:
+    def __init__(self, connection: socket.socket, reader: requests.RequestReader) -> None:
         connection.setblocking(False)
         self._connection = connection
         self._reader = reader
         self._hang_up = select.epoll()
         self._hang_up.register(connection.fileno(), 0)  # EPOLLHUP and EPOLLERR come unasked (epoll_ctl(2))
         self._backlog = bytearray()
-        self._unfinished = {protocol.STDOUT: b"", protocol.STDERR: b""}
-        self._exit = protocol.Exit(0)
+        self._unfinished = {events.STDOUT: b"", events.STDERR: b""}
+        self._exit = events.Exit(0)
         self._details = False
         self._gone = False
         self._listening = True
@@ -67,17 +67,17 @@ class CallerLink:
 
     def send(self, stream: str, data: bytes) -> None:
         data = self._unfinished[stream] + data
-        end = protocol.whole_characters(data)
+        end = events.whole_characters(data)
         self._unfinished[stream] = data[end:]
         if end:
-            self._backlog += protocol.encode_output(stream, data[:end])
+            self._backlog += events.encode_output(stream, data[:end])
 
     def finish(self, ending: Ending) -> None:
         for stream, rest in self._unfinished.items():
             if rest:
-                self._backlog += protocol.encode_output(stream, rest)
+                self._backlog += events.encode_output(stream, rest)
         if ending.reason == STOPPED:
-            self._backlog += protocol.encode_output(protocol.STDERR, STOPPING.encode("ascii") + b"\n")
+            self._backlog += events.encode_output(events.STDERR, STOPPING.encode("ascii") + b"\n")
             self._exit.error = ("stopping", STOPPING)
         elif ending.reason not in (COMPLETED, TIMED_OUT):
             self._exit.error = (ending.reason, "the build was cancelled")
@@ -85,7 +85,7 @@ class CallerLink:
         self._exit.timed_out = ending.reason == TIMED_OUT
         self._exit.signal = ending.signal
         self._exit.duration_ms = round(ending.duration_sec * 1000)
-        self._backlog += protocol.encode_exit(self._exit, self._details)
+        self._backlog += events.encode_exit(self._exit, self._details)
 
     def flush(self) -> None:
         while self._backlog:
@@ -109,7 +109,7 @@ class CallerLink:
             self.hang_up()
         wanted = None
         while (event := self._reader.next_event()) is not None:
-            if isinstance(event, protocol.Cancel):
+            if isinstance(event, requests.Cancel):
                 wanted = int(signal.Signals["SIG" + event.signal])
         return wanted
 

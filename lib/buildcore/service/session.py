@@ -19,8 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .. import __version__
-from ..core import policy, protocol
+from ..core import policy
 from ..core.errors import BuildError
+from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
 from ..system import cgroups, identity, linux, origin, paths, processes, signals
@@ -90,7 +91,7 @@ class _Session:
         self._connection = connection
         self._service = service
         self._queue = queue
-        self._reader = protocol.RequestReader()
+        self._reader = requests.RequestReader()
         self._request_id = os.urandom(8).hex()
         self._details = False
         self._spoke = False
@@ -105,7 +106,7 @@ class _Session:
             try:
                 caller = self._identify()
             except identity.IdentityError:
-                with suppress(protocol.RequestError, Stopped):
+                with suppress(requests.RequestError, Stopped):
                     self._read_request()  # how it is told depends on what it understands
                 raise
             request = self._read_request()
@@ -146,22 +147,22 @@ class _Session:
         if identity.is_privileged():
             identity.temporarily_become(ids)
 
-    def _read_request(self) -> protocol.Request:
+    def _read_request(self) -> requests.Request:
         """Return the caller's request; raises NoRequest, Stopped or RequestError."""
-        deadline = time.monotonic() + protocol.REQUEST_DEADLINE_SEC
+        deadline = time.monotonic() + requests.REQUEST_DEADLINE_SEC
         self._connection.setblocking(False)
         with selectors.PollSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._queue, selectors.EVENT_READ)
             while True:
                 event = self._reader.next_event()
-                if isinstance(event, protocol.Request):
+                if isinstance(event, requests.Request):
                     self._details = event.details
                     self._request_id = event.request_id or self._request_id
                     return event
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise protocol.RequestError(
-                        f"invalid request: not complete within {protocol.REQUEST_DEADLINE_SEC:.0f} s"
+                    raise requests.RequestError(
+                        f"invalid request: not complete within {requests.REQUEST_DEADLINE_SEC:.0f} s"
                     )
                 if signal.SIGTERM in self._queue.take():
                     raise Stopped(STOPPING)
@@ -184,7 +185,7 @@ class _Session:
 
     # --- the build ---
 
-    def _build(self, request: protocol.Request, caller: Caller) -> None:
+    def _build(self, request: requests.Request, caller: Caller) -> None:
         account = caller.account
         self._seen.update(cwd=request.cwd, args=request.args, command=request.command)
         plan = policy.plan(
@@ -227,8 +228,8 @@ class _Session:
             "commands": sorted(self._service.settings.build.commands),
         }
         self._log("debug", "build checked")
-        exit_ = protocol.Exit(0, request_id=self._request_id, check=answer)
-        say_goodbye(self._connection, protocol.encode_exit(exit_, self._details))
+        exit_ = events.Exit(0, request_id=self._request_id, check=answer)
+        say_goodbye(self._connection, events.encode_exit(exit_, self._details))
 
     def _run(self, command: supervisor.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
         service = self._service
@@ -296,8 +297,8 @@ class _Session:
         self._service.log.refusal(self._uid, "build refused", **fields, **self._origin)
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
-        exit_ = protocol.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
-        answer = protocol.encode_output(protocol.STDERR, line) + protocol.encode_exit(exit_, self._details)
+        exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
+        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._details)
         say_goodbye(self._connection, answer)
 
     def _log(self, level: str, message: str, **fields: object) -> None:

@@ -1,0 +1,290 @@
+"""Requests and cancellations: the caller's side writes them, the service's side reads them."""
+
+from .. import jsontext
+from .lines import SCHEMA_VERSION, Lines, ProtocolError, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+MAX_REQUEST_BYTES = 1 << 20
+REQUEST_DEADLINE_SEC = 10.0
+MAX_REQUEST_ID_CHARS = 128
+MAX_UMASK = 0o777
+MAX_INTEGER_DIGITS = 18
+CANCEL_SIGNALS = ("HUP", "INT", "TERM")
+
+
+class RequestError(ProtocolError):
+    """What the caller sent is no valid request; the text is the line to refuse it with."""
+
+    kind = "invalid_request"
+
+
+class Request(Record):
+    """One request: what to run, where, and what of the caller's environment goes along.
+
+    `timeout_sec` is in seconds, `umask` an int (0 to 0o777), `env` a dict; each is None where the caller
+    said nothing. `details` tells whether the caller asked for the details of `exit` (it sent `features`). With
+    `check` nothing is run: the service tells whether it would be, and how.
+    """
+
+    __slots__ = ("args", "check", "command", "cwd", "env", "features", "request_id", "timeout_sec", "umask")
+
+    def __init__(
+        self,
+        command: str,
+        args: "Sequence[str]" = (),
+        cwd: str = "/",
+        timeout_sec: "Optional[int]" = None,
+        request_id: "Optional[str]" = None,
+        env: "Optional[Mapping[str, str]]" = None,
+        umask: "Optional[int]" = None,
+        features: "Optional[Sequence[str]]" = None,
+        check: bool = False,
+    ) -> None:
+        self.command = command
+        self.args = tuple(args)
+        self.cwd = cwd
+        self.timeout_sec = timeout_sec
+        self.request_id = request_id
+        self.env = None if env is None else dict(env)
+        self.umask = umask
+        self.features = None if features is None else tuple(features)
+        self.check = check
+
+    @property
+    def details(self) -> bool:
+        return self.features is not None
+
+
+class Cancel(Record):
+    """The caller asks to end its build; `signal` (INT, TERM or HUP) is what the build hears first."""
+
+    __slots__ = ("signal",)
+
+    def __init__(self, signal: str) -> None:
+        self.signal = signal
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the line that carries `request`; raises RequestError when it is longer than the service takes."""
+    fields: "Dict[str, Any]" = {
+        "schema_version": SCHEMA_VERSION,
+        "command": request.command,
+        "args": list(request.args),
+        "cwd": request.cwd,
+    }
+    if request.timeout_sec is not None:
+        fields["timeout_sec"] = request.timeout_sec
+    if request.request_id is not None:
+        fields["request_id"] = request.request_id
+    if request.env is not None:
+        fields["env"] = request.env
+    if request.umask is not None:
+        fields["umask"] = "%04o" % request.umask
+    if request.features is not None:
+        fields["features"] = list(request.features)
+    if request.check:
+        fields = {"schema_version": SCHEMA_VERSION, "check": fields}  # no command: an older service runs nothing
+    line = jsontext.encode(fields, ascii_only=True).encode("ascii") + b"\n"
+    if len(line) > MAX_REQUEST_BYTES:
+        raise RequestError(_too_long())
+    return line
+
+
+def encode_cancel(signal: str = "TERM") -> bytes:
+    """Return the line that asks to end the build; `signal` is one of CANCEL_SIGNALS."""
+    return b'{"type":"cancel","signal":"' + signal.encode("ascii") + b'"}\n'
+
+
+class RequestReader:
+    """Takes the bytes that a caller sends; gives its one request, then its cancellations.
+
+    After the request, lines that are no cancellation are skipped: a later version may say more there.
+    """
+
+    def __init__(self) -> None:
+        self._lines = Lines(MAX_REQUEST_BYTES)
+        self._got_request = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes as they came from the caller."""
+        self._lines.feed(data)
+
+    def next_event(self) -> "Union[Request, Cancel, None]":
+        """Return the request or the next cancellation, None when more bytes are needed.
+
+        Raises RequestError with the line to refuse the caller with.
+        """
+        for line in self._lines:
+            if not self._got_request:
+                self._got_request = True  # also when it is refused: what follows is no second try
+                if line is None:
+                    raise RequestError(_too_long())
+                return parse_request(line)
+            cancel = _parse_cancel(line)
+            if cancel is not None:
+                return cancel
+        return None
+
+    def receive_eof(self) -> None:
+        """Tell that the caller will send no more; raises RequestError when there was no whole request.
+
+        A request that ends at the end of the stream instead of at a newline is whole.
+        """
+        if not self._got_request:
+            if self._lines.pending:
+                self._lines.feed(b"\n")
+            else:
+                raise RequestError("invalid request: empty")
+
+
+def parse_request(line: bytes) -> Request:
+    """Return the request that `line` holds (without its newline); raises RequestError naming the field."""
+    fields = _parse_object(line)
+    version = fields.get("schema_version")
+    if version is not None and version != SCHEMA_VERSION:
+        shown, served = _shown(version), _shown(SCHEMA_VERSION)
+        raise RequestError("unsupported schema_version %s: this service serves %s" % (shown, served))
+    check = fields.get("check") is not None
+    if check:
+        fields = fields["check"]
+        if not isinstance(fields, dict):
+            raise RequestError("invalid request: check must be an object")
+    command = _string(fields, "command")
+    cwd = _string(fields, "cwd")
+    if not command:
+        raise RequestError("invalid request: command must not be empty")
+    if not cwd.startswith("/"):
+        raise RequestError("invalid request: cwd must be an absolute path")
+    return Request(
+        command,
+        _args(fields.get("args")),
+        cwd,
+        _timeout(fields.get("timeout_sec")),
+        _request_id(fields.get("request_id")),
+        _env(fields.get("env")),
+        _umask(fields.get("umask")),
+        _features(fields.get("features")),
+        check,
+    )
+
+
+def _too_long() -> str:
+    return "invalid request: longer than %d bytes" % MAX_REQUEST_BYTES
+
+
+def _parse_object(line: bytes) -> "Dict[str, Any]":
+    try:
+        value = jsontext.decode(line.decode("utf-8"), _bounded_int)
+    except UnicodeDecodeError:
+        raise RequestError("invalid request: not UTF-8") from None
+    except RecursionError:
+        raise RequestError("invalid request: nested too deeply") from None
+    except ValueError as exc:
+        reason = "empty" if not line.strip() else "not JSON (%s)" % exc
+        raise RequestError("invalid request: %s" % reason) from None
+    if not isinstance(value, dict):
+        raise RequestError("invalid request: not a JSON object")
+    return value
+
+
+def _bounded_int(digits: str) -> int:
+    """Return the int; a number that no field could hold is refused before int() spends its time on it."""
+    if len(digits) > MAX_INTEGER_DIGITS:
+        raise ValueError("a number of %d digits" % len(digits))
+    return int(digits)
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, (str, int)):
+        return "of another type"
+    text = jsontext.encode(value, ascii_only=True)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise RequestError("invalid request: %s must be a string" % name)
+    if "\0" in value:
+        raise RequestError("invalid request: %s holds a NUL" % name)
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise RequestError("invalid request: %s holds an unpaired surrogate" % name) from None
+    return value
+
+
+def _string(fields: "Mapping[str, Any]", name: str) -> str:
+    if fields.get(name) is None:
+        raise RequestError("invalid request: %s is missing" % name)
+    return _text(fields[name], name)
+
+
+def _args(value: object) -> "List[str]":
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise RequestError("invalid request: args must be a list of strings")
+    return [_text(item, "args[%d]" % index) for index, item in enumerate(value)]
+
+
+def _timeout(value: object) -> "Optional[int]":
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RequestError("invalid request: timeout_sec must be an integer of at least 1")
+    return value
+
+
+def _request_id(value: object) -> "Optional[str]":
+    if value is None or value == "":
+        return None
+    text = _text(value, "request_id")
+    if len(text) > MAX_REQUEST_ID_CHARS or not text.isprintable():
+        raise RequestError(
+            "invalid request: request_id must be at most %d printable characters" % MAX_REQUEST_ID_CHARS
+        )
+    return text
+
+
+def _env(value: object) -> "Optional[Dict[str, str]]":
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise RequestError("invalid request: env must be an object of strings")
+    env = {}
+    for name, item in value.items():
+        _text(name, "a name in env")
+        env[name] = _text(item, "env[%s]" % _shown(name))
+    return env
+
+
+def _umask(value: object) -> "Optional[int]":
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else ""
+    if not 1 <= len(text) <= 4 or text.strip("01234567") or int(text, 8) > MAX_UMASK:
+        raise RequestError('invalid request: umask must be an octal string such as "0022"')
+    return int(text, 8)
+
+
+def _features(value: object) -> "Optional[List[str]]":
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise RequestError("invalid request: features must be a list of strings")
+    return [_text(item, "features[%d]" % index) for index, item in enumerate(value)]
+
+
+def _parse_cancel(line: "Optional[bytes]") -> "Optional[Cancel]":
+    """Return the cancellation that `line` holds, None for anything else."""
+    try:
+        fields = _parse_object(line or b"")
+    except RequestError:
+        return None
+    if fields.get("type") != "cancel":
+        return None
+    signal = fields.get("signal")
+    return Cancel(signal if signal in CANCEL_SIGNALS else "TERM")
