@@ -21,7 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buildcore.core import keys
 from buildcore.core.errors import BuildError
+from buildcore.core.faults import ConfigError
 from buildcore.core.settings import (
     PLACEHOLDERS,
     Build,
@@ -35,7 +37,7 @@ from buildcore.core.settings import (
     expand_template,
 )
 from buildcore.system import config
-from buildcore.system.config import ConfigError, load, locate, parse
+from buildcore.system.config import load, locate, parse
 
 TOP = Path(__file__).resolve().parent.parent
 SHIPPED = TOP / "etc" / "config.toml"
@@ -107,7 +109,7 @@ def test_the_shipped_file_says_what_the_defaults_are() -> None:
     assert load(str(SHIPPED), NO_VARIABLES) == Settings()
 
 
-@pytest.mark.parametrize("key", config.keys())
+@pytest.mark.parametrize("key", keys.keys())
 def test_the_shipped_file_explains_every_key(key: str) -> None:
     lines = SHIPPED.read_text(encoding="utf-8").splitlines()
     section, _, name = key.rpartition(".")
@@ -121,7 +123,7 @@ def test_the_shipped_file_explains_every_key(key: str) -> None:
 
 
 def test_every_key_has_a_rule_for_its_value_and_no_rule_is_left_over() -> None:
-    assert set(config.READERS) == set(config.keys())
+    assert set(keys.READERS) == set(keys.keys())
 
 
 def test_every_key_can_be_set() -> None:
@@ -280,7 +282,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(text: str, fault: 
 @st.composite
 def misspelt_keys(draw: st.DrawFn) -> tuple[str, str]:
     """A key with one slip of the pen in its last part, and that part as it should be."""
-    section, _, name = draw(st.sampled_from(config.keys())).rpartition(".")
+    section, _, name = draw(st.sampled_from(keys.keys())).rpartition(".")
     at = draw(st.integers(0, len(name) - 2))
     wrong = draw(
         st.sampled_from(
@@ -307,14 +309,14 @@ def test_a_slip_of_the_pen_is_told_with_the_right_name(misspelt: tuple[str, str]
 
 
 @pytest.mark.parametrize("kind", LITERALS)
-@pytest.mark.parametrize("key", config.keys())
+@pytest.mark.parametrize("key", keys.keys())
 def test_a_value_of_the_wrong_type_is_refused_by_its_dotted_key(key: str, kind: str) -> None:
     if kind != kind_in_file(key):
         assert the_fault(f"{key} = {LITERALS[kind]}").startswith(f"file: {key}: must be ")
 
 
 @pytest.mark.parametrize("kind", sorted(set(LITERALS) - {"table"}))
-@pytest.mark.parametrize("section", sorted({key.rpartition(".")[0] for key in config.keys()} - {""}))
+@pytest.mark.parametrize("section", sorted({key.rpartition(".")[0] for key in keys.keys()} - {""}))
 def test_a_section_that_is_no_table_is_refused(section: str, kind: str) -> None:
     fault = the_fault(f"{section} = {LITERALS[kind]}")
     assert fault.startswith(f"file: {section}: must be a section, [{section}], not ")
@@ -512,7 +514,7 @@ def test_no_file_keeps_its_reader_busy_for_long(text: str) -> None:
 
 TOML_PIECES = st.lists(
     st.tuples(
-        st.sampled_from([*config.keys(), "build", "service", "logging", "build.timeouts", "other"]),
+        st.sampled_from([*keys.keys(), "build", "service", "logging", "build.timeouts", "other"]),
         st.sampled_from(["", ".x", '."a b"', ".make", '."\\n"']),
         st.sampled_from(list(LITERALS.values()))
         | st.integers().map(str)
@@ -688,12 +690,13 @@ def test_each_reader_of_toml_will_do(number: int) -> None:
         pytest.skip(f"this Python has no {reader}")
     run = run_without(
         others,
-        "from buildcore.system import config; from buildcore.core import settings\n"
+        "from buildcore.core import settings; from buildcore.core.faults import ConfigError\n"
+        "from buildcore.system import config\n"
         f"assert config.load({str(SHIPPED)!r}, {{}}) == settings.Settings()\n"
         f"print({reader!r} in sys.modules)\n"
         "for text in ('a = 1\\na = 2', 'a = ' + '[' * 4000, 'service.prefork = true'):\n"
         "    try: config.parse(text)\n"
-        "    except config.ConfigError as exc: print(len(exc.faults))\n",
+        "    except ConfigError as exc: print(len(exc.faults))\n",
     )
     assert (run.stdout.split(), run.stderr) == (["True", "1", "1", "1"], "")
 
@@ -701,7 +704,8 @@ def test_each_reader_of_toml_will_do(number: int) -> None:
 def test_a_python_that_cannot_read_toml_is_told_what_to_install() -> None:
     run = run_without(
         config.TOML_READERS,
-        "from buildcore.system import config\ntry: config.parse('')\nexcept config.ConfigError as exc: print(exc)",
+        "from buildcore.core.faults import ConfigError\nfrom buildcore.system import config\n"
+        "try: config.parse('')\nexcept ConfigError as exc: print(exc)",
     )
     assert run.stderr == ""
     assert is_one_line(run.stdout.rstrip("\n"))

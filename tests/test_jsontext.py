@@ -93,7 +93,7 @@ def test_an_interpreter_without_json_and_its_c_module_will_do() -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('_json', 'json')))\n"
         f"sys.path.insert(0, {str(harness.ROOT / 'lib')!r})\n"
-        "from buildcore.core import protocol\n"
+        "from buildcore.core.protocol import requests\n"
         "request = requests.Request('make', ['é', chr(0xdcff)], '/', env={'A': '\"'})\n"
         "reader = requests.RequestReader(); reader.receive_data(requests.encode_request(request))\n"
         "assert reader.next_event() == request\n"

@@ -18,7 +18,8 @@ import pytest
 import harness
 from buildcore import __version__
 from buildcore.caller import build_cli, build_ctl, client, doctor
-from buildcore.core import settings
+from buildcore.core import keys, settings
+from buildcore.core.faults import ConfigError
 from buildcore.system import config
 from harness import BIN, SYSTEM_PATH, TREE
 
@@ -29,9 +30,10 @@ every_page = pytest.mark.parametrize("page", PAGES)
 VARIABLE = re.compile(r"\b(?:BUILD_SERVICE|LISTEN|NOTIFY|WATCHDOG|XDG)_[A-Z_]+\b")
 READERS = {
     CLI: ["lib/buildcore/caller/build_cli.py", "lib/buildcore/caller/client.py", "bin/make-wrapper.sh"],
-    CTL: ["lib/buildcore/caller/client.py", "lib/buildcore/system/config.py"],
+    CTL: ["lib/buildcore/caller/client.py", "lib/buildcore/core/keys.py", "lib/buildcore/system/config.py"],
     SERVICE: [
         "lib/buildcore/service/main.py",
+        "lib/buildcore/core/keys.py",
         *(f"lib/buildcore/system/{part}.py" for part in ("config", "listener", "notify")),
     ],
 }
@@ -242,7 +244,7 @@ def with_value(key: str, value: int) -> str:
 def is_valid(text: str) -> bool:
     try:
         config.parse(text)
-    except config.ConfigError:
+    except ConfigError:
         return False
     return True
 
@@ -253,7 +255,7 @@ def test_the_page_has_every_key() -> None:
         if line.startswith("["):
             table = line.strip("[]") + "."
         found.add(line.strip("[]") if line.startswith("[") else table + line.partition(" ")[0])
-    assert set(config.keys()) <= found
+    assert set(keys.keys()) <= found
 
 
 def test_the_page_has_no_key_that_does_not_exist_and_tells_the_defaults() -> None:
@@ -268,7 +270,7 @@ def default_of(key: str) -> object:
 
 
 TYPES = {bool: "Boolean", int: "Whole number", str: "String", tuple: "List of strings"}
-SIMPLE = [key for key in config.keys() if type(default_of(key)) in TYPES and not key.endswith("_mode")]
+SIMPLE = [key for key in keys.keys() if type(default_of(key)) in TYPES and not key.endswith("_mode")]
 """All keys but for tables, and for the mode, which is a string in the file."""
 
 NUMBERS = [key for key in SIMPLE if type(default_of(key)) is int]

@@ -16,7 +16,7 @@ import pytest
 
 import harness
 from buildcore.caller import build_cli
-from buildcore.core import settings
+from buildcore.core import keys, settings
 from buildcore.core.protocol import events, requests
 from buildcore.system import config
 from harness import BIN, TREE, Service, write_tree
@@ -73,10 +73,10 @@ def documented_keys() -> dict[str, str]:
 
 
 def test_the_configuration_table_has_every_key_in_order_and_no_other() -> None:
-    assert list(documented_keys()) == list(config.keys())
+    assert list(documented_keys()) == list(keys.keys())
 
 
-@pytest.mark.parametrize("key", config.keys())
+@pytest.mark.parametrize("key", keys.keys())
 def test_the_configuration_table_tells_the_default(key: str) -> None:
     default: object = settings.Settings()
     for name in key.split("."):

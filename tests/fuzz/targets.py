@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from buildcore.core import arguments, jsonplain, jsontext, policy, text
+from buildcore.core import arguments, jsonplain, jsontext, keys, policy, text
 from buildcore.core.arguments import Role
+from buildcore.core.faults import ConfigError
 from buildcore.core.protocol import events, requests
 from buildcore.core.settings import GROUPS, LEVELS, Settings
 from buildcore.system import config
@@ -195,7 +196,7 @@ def configuration(data: bytes) -> None:
     """A file gives settings, which come back when they are written down, or faults of one short line each."""
     try:
         settings = config.parse(any_text(data), "file")
-    except config.ConfigError as exc:
+    except ConfigError as exc:
         assert exc.faults
         for fault in exc.faults:
             assert fault.startswith("file: ") and fault.isprintable() and len(fault) <= LONGEST_FAULT_CHARS
@@ -207,7 +208,7 @@ def configuration(data: bytes) -> None:
 def written(settings: Settings) -> str:
     """The settings as a file."""
     lines = []
-    for key in config.keys():
+    for key in keys.keys():
         value: Any = settings
         for name in key.split("."):
             value = getattr(value, name)

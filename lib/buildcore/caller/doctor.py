@@ -324,6 +324,7 @@ def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:
     """
     if sys.version_info < (3, 9):  # build-service does not run here
         return
+    from ..core.faults import ConfigError
     from ..system import config
 
     path = config.locate(config_path, os.environ)
@@ -334,7 +335,7 @@ def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:
             return
     try:
         settings = config.load(path)
-    except config.ConfigError as exc:
+    except ConfigError as exc:
         state = WARNING if works else FAILURE
         for fault in exc.faults:
             yield Finding("configuration", state, fault, "mend it; build-service --check-config tells when it is")
