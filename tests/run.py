@@ -7,6 +7,7 @@ machine; as an ordinary user they run as they are, and what needs root is skippe
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import harness_world
@@ -15,6 +16,9 @@ import harness_world
 def main() -> None:
     harness_world.enter()
     os.chdir(harness_world.ROOT)
+    # A shell has its background jobs ignore ^C, and so would every program under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
 
 

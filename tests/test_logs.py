@@ -28,7 +28,7 @@ from pathlib import Path
 import pytest
 
 from buildcore.core.settings import Logging
-from buildcore.service import logs
+from buildcore.service import log_channel, log_outputs, logs
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (ERROR| WARN| INFO|DEBUG|TRACE) build_service: (.*)"
@@ -317,7 +317,7 @@ def test_the_writer_holds_nothing_of_the_arbiter(tmp_path: Path) -> None:
 def test_a_stopped_writer_blocks_no_sender_and_reports_exactly_what_was_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "QUEUE_BYTES", 64 << 10)
+    monkeypatch.setattr(log_channel, "QUEUE_BYTES", 64 << 10)
     log = opened(tmp_path)
     stop(log.writer_pid)
 
@@ -338,7 +338,7 @@ def test_a_stopped_writer_blocks_no_sender_and_reports_exactly_what_was_dropped(
 
 
 def test_drops_are_reported_while_the_service_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "QUEUE_BYTES", 4096)
+    monkeypatch.setattr(log_channel, "QUEUE_BYTES", 4096)
     console = Console(tmp_path)
     stop(console.log.writer_pid)
     for _ in range(100):
@@ -354,8 +354,8 @@ def test_drops_are_reported_while_the_service_runs(tmp_path: Path, monkeypatch: 
 def test_more_drops_than_can_be_counted_are_reported_as_at_least_so_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "QUEUE_BYTES", 4096)
-    monkeypatch.setattr(logs, "DROP_PIPE_BYTES", 4096)
+    monkeypatch.setattr(log_channel, "QUEUE_BYTES", 4096)
+    monkeypatch.setattr(log_channel, "DROP_PIPE_BYTES", 4096)
     log = opened(tmp_path)
     stop(log.writer_pid)
     for _ in range(6000):
@@ -474,7 +474,7 @@ def test_two_daemons_on_one_file_lose_no_line_and_rotate_once(tmp_path: Path) ->
 
 
 def test_a_file_that_the_other_daemon_has_just_rotated_is_not_rotated_again(tmp_path: Path) -> None:
-    one, other = (logs._File(Logging(directory=str(tmp_path), max_bytes=100)) for _ in range(2))
+    one, other = (log_outputs.File(Logging(directory=str(tmp_path), max_bytes=100)) for _ in range(2))
     for file in (one, other):
         file.write(b"x" * 59 + b"\n")
     assert [path.name for path in files(tmp_path)] == ["build-service.log.1", "build-service.log"]
@@ -714,11 +714,11 @@ def test_a_console_that_went_away_does_not_stop_the_file(tmp_path: Path) -> None
 def test_a_console_that_is_read_again_is_told_what_it_missed() -> None:
     def writer() -> None:
         read_end, write_end = os.pipe()
-        console = logs._Counted(logs._Console(write_end), lambda exc: None)
+        console = log_outputs.Counted(log_outputs.Console(write_end), lambda exc: None)
         for number in range(1000):
-            console.put(logs._line("info", "m", {"number": number, "args": ["x" * 100]}))
+            console.put(log_channel.record("info", "m", {"number": number, "args": ["x" * 100]}))
         before = os.read(read_end, 1 << 20)
-        console.put(logs._line("info", "read again", {}))
+        console.put(log_channel.record("info", "read again", {}))
         after = os.read(read_end, 1 << 20).decode()
         shown = before.count(b'x"]\n')
         assert 100 < shown < 1000

@@ -17,8 +17,8 @@ from dataclasses import replace
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.settings import Settings
-from ..system import cgroups, config, identity, listener, notify
-from . import arbiter, logs, proof, reload, session
+from ..system import cgroups, config, descriptors, identity, listener, notify
+from . import arbiter, log_outputs, logs, proof, reload, session
 
 FAILURE = 1
 
@@ -172,7 +172,7 @@ def _begin(settings: Settings, private: bool) -> tuple[socket.socket, listener.E
     try:
         if private and settings.logging.directory:
             with suppress(OSError):  # what cannot be made here is named by the log itself
-                os.makedirs(settings.logging.directory, logs.DIRECTORY_MODE, exist_ok=True)
+                os.makedirs(settings.logging.directory, log_outputs.DIRECTORY_MODE, exist_ok=True)
         return listening, endpoint, logs.start(settings.logging)
     except BuildError:
         endpoint.remove()
@@ -206,17 +206,13 @@ def _tidy_descriptors(ready_fd: int | None) -> None:
 
     Raises UsageError when `ready_fd` is not open.
     """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
+    descriptors.fill_standard()
     if ready_fd is not None:
         try:
             fcntl.fcntl(ready_fd, fcntl.F_GETFD)
         except (OSError, OverflowError, ValueError):
             raise UsageError(f"--ready-fd {ready_fd}: not an open descriptor") from None
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            try:
-                os.set_inheritable(int(name), False)
-            except OSError:
-                pass  # the listing's own descriptor is gone already
+    for fd in descriptors.numbers():
+        if fd > descriptors.STDERR:
+            with suppress(OSError):  # the listing's own is gone already
+                os.set_inheritable(fd, False)

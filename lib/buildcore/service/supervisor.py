@@ -29,7 +29,7 @@ from typing import Protocol
 
 from ..core.errors import BuildError
 from ..core.text import escape
-from ..system import processes, signals
+from ..system import descriptors, processes, signals
 
 STDOUT = "stdout"
 STDERR = "stderr"
@@ -480,7 +480,7 @@ def _run_child(
         become()
         step = "prepare"
         os.umask(command.umask)
-        _close_all_but(status)
+        descriptors.close_all_but({0, 1, 2, status})  # execve(2) closes this one
         signals.restore_defaults()
         step = "run"
         environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}
@@ -505,14 +505,3 @@ def _above_standard(fd: int) -> int:
 def _bytes(text: str) -> bytes:
     """Return the bytes that `text` stands for, whatever locale this process runs in (PEP 383)."""
     return text.encode("utf-8", "surrogateescape")
-
-
-def _close_all_but(status: int) -> None:
-    """Close every descriptor above 2 but `status`, which execve(2) closes."""
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd != status:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # the listing's own descriptor is gone already

@@ -1,0 +1,88 @@
+"""What connects the log's senders and its writer, and what a record is on it: one finished line, one packet.
+
+    senders --- line by line, SOCK_SEQPACKET, MSG_DONTWAIT ---> writer ---> build-service.log, .1, .2 ...
+            --- one byte for each dropped line, a pipe  ------>        `--> standard error, if asked
+
+The arbiter keeps the reading ends, so a writer that died is replaced without any session noticing: what they send
+meanwhile waits in the socket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..core import text
+
+TARGET = "build_service"
+
+QUEUE_BYTES = 8 << 20
+"""What may wait for the writer, in bytes of socket buffer; who is not root gets at most net.core.wmem_max."""
+
+DROP_PIPE_BYTES = 1 << 20
+"""Drops that can be counted while the writer takes no notice of them, one byte each."""
+
+MAX_RECORD_BYTES = text.MAX_LINE_BYTES + len("4294967295\0")
+SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+# Linux's numbers: Python names SO_SNDBUFFORCE nowhere, the pipe sizes (fcntl(2)) since 3.10.
+_SO_SNDBUFFORCE = 32
+_F_SETPIPE_SZ = 1031
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What connects senders and writer: a socket pair for the lines, a pipe for the drops."""
+
+    sender: socket.socket
+    receiver: socket.socket
+    drop_sender: int
+    drop_receiver: int
+
+    def descriptors(self) -> tuple[int, int, int, int]:
+        """In the order in which `of` takes them."""
+        return self.sender.fileno(), self.receiver.fileno(), self.drop_sender, self.drop_receiver
+
+    @classmethod
+    def of(cls, descriptors: Sequence[int]) -> Channel:
+        sender, receiver, drop_sender, drop_receiver = descriptors
+        return cls(socket.socket(fileno=sender), socket.socket(fileno=receiver), drop_sender, drop_receiver)
+
+    def send(self, packet: bytes) -> None:
+        """Send a record to the writer, or count it as dropped: this neither blocks nor fails."""
+        try:
+            self.sender.send(packet, SEND_FLAGS)
+        except OSError:
+            with suppress(OSError):  # the pipe is full, and the writer will say "at least"
+                os.write(self.drop_sender, b"\0")
+
+    def close(self) -> None:
+        # The socket first: the writer takes its end for "no more drops either".
+        self.sender.close()
+        self.receiver.close()
+        os.close(self.drop_sender)
+        os.close(self.drop_receiver)
+
+
+def open_channel() -> Channel:
+    """Return a new one; raises OSError."""
+    receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    drop_receiver, drop_sender = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, QUEUE_BYTES)
+    except PermissionError:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_BYTES)
+    with suppress(OSError):  # an ordinary user with many pipes may not; the usual size will do
+        fcntl.fcntl(drop_sender, _F_SETPIPE_SZ, DROP_PIPE_BYTES)
+    return Channel(sender, receiver, drop_sender, drop_receiver)
+
+
+def record(level: str, message: str, fields: dict[str, object]) -> bytes:
+    """Return the record as it goes over the socket and into the file."""
+    now_ms = time.time_ns() // 1_000_000
+    return text.line(now_ms, level, TARGET, message, fields).encode("utf-8") + b"\n"
