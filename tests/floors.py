@@ -31,12 +31,13 @@ SHARED_BY_THE_SYSTEM = {"system.linux", "system.processes", "system.signals"}
 
 PURE = {
     "__future__", "_json", "binascii", "collections", "dataclasses", "difflib", "enum", "json", "posixpath", "re",
-    "time", "types", "typing",
+    "signal", "time", "types", "typing",
 }
 """What core may import: nothing here opens, sends or starts anything, as it is used."""
 
 ASKS_THE_MACHINE = {"open", "print", "input", "exec", "eval", "__import__"}
-PURE_OF_TIME = {"gmtime", "strftime"}
+PURE_PARTS = {"time": {"gmtime", "strftime"}, "signal": {"Signals"}}
+"""What of two modules is no more than values."""
 
 MAX_LINES = 500
 
@@ -171,15 +172,23 @@ def _below(tree: Tree, module: str) -> set[str]:
 def does_no_input_or_output(tree: Tree, module: str) -> Iterator[str]:
     if floor_of(module) != "core":
         return
-    yield from (f"{module} imports {name}" for name in sorted(tree.outside(module) - PURE))
+    imported = tree.outside(module)
+    yield from (f"{module} imports {name}" for name in sorted(imported - PURE))
     for node in ast.walk(tree.parsed[module]):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ASKS_THE_MACHINE:
             yield f"{module} calls {node.func.id}"
-        if isinstance(node, ast.ImportFrom) and node.module == "time":
-            yield f"{module} takes names out of time"
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
-            if node.attr not in PURE_OF_TIME:
-                yield f"{module} asks for time.{node.attr}"
+        yield from (f"{module} uses {name}" for name in _named_parts(node) if name.split(".")[0] in imported)
+
+
+def _named_parts(node: ast.AST) -> Iterator[str]:
+    """What `node` names of the modules in PURE_PARTS that is not pure."""
+    if isinstance(node, ast.ImportFrom) and node.module in PURE_PARTS:
+        named = [(node.module, alias.name) for alias in node.names]
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in PURE_PARTS:
+        named = [(node.value.id, node.attr)]
+    else:
+        return
+    yield from (f"{owner}.{name}" for owner, name in named if name not in PURE_PARTS[owner])
 
 
 def is_short(tree: Tree, module: str) -> Iterator[str]:

@@ -10,14 +10,13 @@ import select
 import signal
 import socket
 
+from ..core.endings import COMPLETED, STOPPED, TIMED_OUT, Ending
 from ..core.protocol import events, requests
-from .supervisor import COMPLETED, STOPPED, TIMED_OUT, Ending
 
 BACKLOG_BYTES = 256 << 10
 """Encoded output that may wait for a slow reader before the build's pipes are left alone."""
 
 RECEIVE_BYTES = 4096
-TIMEOUT_EXIT_CODE = 124
 STOPPING = "build-service is stopping: the build was ended"
 
 
@@ -81,7 +80,7 @@ class CallerLink:
             self._exit.error = ("stopping", STOPPING)
         elif ending.reason not in (COMPLETED, TIMED_OUT):
             self._exit.error = (ending.reason, "the build was cancelled")
-        self._exit.code = exit_code(ending)
+        self._exit.code = ending.exit_code
         self._exit.timed_out = ending.reason == TIMED_OUT
         self._exit.signal = ending.signal
         self._exit.duration_ms = round(ending.duration_sec * 1000)
@@ -116,8 +115,3 @@ class CallerLink:
     def close(self) -> None:
         """Give back the descriptor that this object made; the connection is its owner's."""
         self._hang_up.close()
-
-
-def exit_code(ending: Ending) -> int:
-    """Return the exit code that the caller is told (the requirement's table): 124 for a timeout."""
-    return TIMEOUT_EXIT_CODE if ending.reason == TIMED_OUT else ending.code

@@ -14,7 +14,7 @@ from ..core.errors import BuildError
 from ..core.policy import DEFAULT_PATH
 from ..core.settings import Settings
 from ..system import identity
-from . import supervisor
+from . import launch
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
 """Whom the scratch child becomes; the kernel's overflow ids, which no account needs to have."""
@@ -71,10 +71,10 @@ def _shown_by(settings: Settings, ids: identity.Identity, tool: str, path: str) 
     program = shutil.which(tool, path=DEFAULT_PATH)
     if program is None:
         raise ProofError(f"there is no {tool} on this host to prove the drop of privileges with")
-    command = supervisor.Command(program, (tool, path), {}, 0o022, timeout_sec=0, grace_sec=0)
+    command = launch.Command(program, (tool, path), {}, 0o022, timeout_sec=0, grace_sec=0)
     directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        build = supervisor.start(
+        build = launch.start(
             command, directory, lambda: identity.permanently_become(ids, settings.build.no_new_privs)
         )
     finally:
@@ -82,8 +82,8 @@ def _shown_by(settings: Settings, ids: identity.Identity, tool: str, path: str) 
     output = {stream: _read_all(fd) for stream, fd in build.pipes.items()}
     _, status = os.waitpid(build.pid, 0)
     if status:
-        raise ProofError(f"{program} {path} ended with wait status {status}: {output[supervisor.STDERR].strip()}")
-    return output[supervisor.STDOUT]
+        raise ProofError(f"{program} {path} ended with wait status {status}: {output[launch.STDERR].strip()}")
+    return output[launch.STDOUT]
 
 
 def _read_all(fd: int) -> str:

@@ -19,14 +19,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .. import __version__
-from ..core import policy
+from ..core import endings, policy
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
 from ..system import cgroups, identity, linux, origin, paths, processes, signals
-from . import supervisor
-from .link import STOPPING, CallerLink, exit_code
+from . import launch, supervisor
+from .link import STOPPING, CallerLink
 from .logs import Log
 
 RECEIVE_BYTES = 64 << 10
@@ -211,9 +211,9 @@ class _Session:
         self, plan: policy.Plan, args: tuple[str, ...], cwd: str, workspace: str, caller: Caller
     ) -> None:
         """Tell how the request would be run, and run nothing. Raises StartError where that would fail."""
-        problem = supervisor.why_not(plan.program)
+        problem = launch.why_not(plan.program)
         if problem:
-            raise supervisor.StartError(f"cannot run {escape(plan.program)}: {problem}")
+            raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
         answer = {
             "version": __version__,
             "user": caller.account.name,
@@ -231,7 +231,7 @@ class _Session:
         exit_ = events.Exit(0, request_id=self._request_id, check=answer)
         say_goodbye(self._connection, events.encode_exit(exit_, self._details))
 
-    def _run(self, command: supervisor.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
+    def _run(self, command: launch.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
         service = self._service
         group = None if service.cgroup is None else cgroups.build_path(service.cgroup, os.getpid())
         no_new_privs = service.settings.build.no_new_privs
@@ -253,7 +253,7 @@ class _Session:
                 if group is not None:
                     cgroups.remove(group)
 
-        def ended(ending: supervisor.Ending) -> None:
+        def ended(ending: endings.Ending) -> None:
             remove_group()
             self._log_ending(ending)
 
@@ -263,7 +263,7 @@ class _Session:
             if group is not None:
                 cgroups.create(group)
         try:
-            build = supervisor.start(command, cwd.fd, become)
+            build = launch.start(command, cwd.fd, become)
         except BaseException:
             remove_group()
             raise
@@ -273,19 +273,19 @@ class _Session:
         self._leaves = bool(ending.survivors)
         link.close()
 
-    def _log_ending(self, ending: supervisor.Ending) -> None:
+    def _log_ending(self, ending: endings.Ending) -> None:
         message, level = {
-            supervisor.COMPLETED: ("build completed", "info" if ending.code == 0 else "error"),
-            supervisor.TIMED_OUT: ("build timed out", "warn"),
-            supervisor.CANCELLED: ("build cancelled", "warn"),
-            supervisor.STOPPED: ("build cancelled", "warn"),
+            endings.COMPLETED: ("build completed", "info" if ending.code == 0 else "error"),
+            endings.TIMED_OUT: ("build timed out", "warn"),
+            endings.CANCELLED: ("build cancelled", "warn"),
+            endings.STOPPED: ("build cancelled", "warn"),
         }[ending.reason]
         self._log(
             level,
             message,
-            exit_code=exit_code(ending),
+            exit_code=ending.exit_code,
             duration_sec=ending.duration_sec,
-            reason="build-service stops" if ending.reason == supervisor.STOPPED else None,
+            reason="build-service stops" if ending.reason == endings.STOPPED else None,
             survivors=ending.survivors or None,
         )
 
@@ -325,11 +325,11 @@ def say_goodbye(connection: socket.socket, answer: bytes) -> None:
         return  # the caller is gone, or slow to the end: it was told
 
 
-def _command(plan: policy.Plan, args: tuple[str, ...], cwd: paths.Directory) -> supervisor.Command:
+def _command(plan: policy.Plan, args: tuple[str, ...], cwd: paths.Directory) -> launch.Command:
     environment = dict(plan.environment)
     if environment.get("PWD") == "":
         environment["PWD"] = cwd.real
-    return supervisor.Command(
+    return launch.Command(
         program=plan.program,
         argv=(_name(plan, environment.get("PATH", "")), *args),
         environment=environment,

@@ -1,0 +1,159 @@
+"""Starts a build: a child that becomes the command, as the caller, in a session of its own, or says why it cannot.
+
+The session calls it, and `proof` with a scratch child. It decides nothing about whether the command may run, and no
+shell takes part. Whatever fails on the way comes back as one line, and then nothing runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..core.errors import BuildError
+from ..core.text import escape
+from ..system import descriptors, signals
+
+STDOUT = "stdout"
+STDERR = "stderr"
+PIPE_BYTES = 256 << 10
+
+TOO_MANY_PROCESSES = "the user has too many processes (RLIMIT_NPROC)"
+"""What EAGAIN means when it comes from execve(2)."""
+
+_STATUS_BYTES = 4096
+
+
+class StartError(BuildError):
+    """The build could not be started; the text says why."""
+
+    kind = "start"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run: program (absolute path), argv with its name first, the whole environment, limits.
+
+    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds.
+    """
+
+    program: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    umask: int
+    timeout_sec: float
+    grace_sec: float
+
+
+@dataclass
+class Build:
+    """A started build: its main process and the reading ends of its pipes."""
+
+    pid: int
+    pipes: dict[str, int]
+    started: float = field(default_factory=time.monotonic)
+
+
+def start(command: Command, directory: int, become: Callable[[], None]) -> Build:
+    """Start `command` in the directory that the descriptor `directory` holds, and return the running build.
+
+    The child leads a session and a process group of its own, reads /dev/null, has default signals, no other
+    descriptor and `command.umask`; `become` drops its privileges just before execve(2). Raises StartError when
+    any of that, or execve itself, fails: then nothing runs.
+    """
+    ends: list[int] = []
+    try:
+        for make in (_pipe, _pipe, _status_pipe):
+            ends += make()
+        pid = os.fork()
+    except OSError as exc:
+        for fd in ends:
+            os.close(fd)
+        raise StartError(escape(f"cannot start {command.argv[0]}: {exc.strerror}")) from exc
+    out_read, out_write, err_read, err_write, status_read, status_write = ends
+    if pid == 0:
+        _run_child(command, directory, become, out_write, err_write, status_write)
+    for fd in (out_write, err_write, status_write):
+        os.close(fd)
+    with open(status_read, "rb") as status:
+        failure = status.read(_STATUS_BYTES)
+    if failure:
+        os.close(out_read)
+        os.close(err_read)
+        os.waitpid(pid, 0)
+        raise StartError(escape(failure.decode("utf-8", "replace")))
+    return Build(pid, {STDOUT: out_read, STDERR: err_read})
+
+
+def why_not(program: str) -> str | None:
+    """Tell why this process, by its effective ids, could not execute `program`; None when it could."""
+    try:
+        mode = os.stat(_bytes(program)).st_mode
+    except OSError as exc:
+        return exc.strerror
+    if stat.S_ISREG(mode) and os.access(_bytes(program), os.X_OK, effective_ids=True):
+        return None
+    return os.strerror(errno.EACCES)
+
+
+def _status_pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def _pipe() -> tuple[int, int]:
+    """Return a pipe whose reading end does not block and that holds PIPE_BYTES where the system allows it."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read_end, False)
+    try:
+        fcntl.fcntl(write_end, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)
+    except OSError:
+        pass  # fs.pipe-max-size or the user's share is used up: the default size serves
+    return read_end, write_end
+
+
+def _run_child(
+    command: Command, directory: int, become: Callable[[], None], out: int, err: int, status: int
+) -> None:
+    """Turn the forked child into the build, or report on `status` why not; never returns."""
+    step = "prepare"
+    try:
+        directory, out, err, status = (_above_standard(fd) for fd in (directory, out, err, status))
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (out, 1), (err, 2)):
+            os.dup2(source, target, inheritable=True)
+        step = "enter the directory for"
+        os.fchdir(directory)
+        step = "drop privileges for"
+        become()
+        step = "prepare"
+        os.umask(command.umask)
+        descriptors.close_all_but({0, 1, 2, status})  # execve(2) closes this one
+        signals.restore_defaults()
+        step = "run"
+        environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}
+        os.execve(_bytes(command.program), [_bytes(argument) for argument in command.argv], environment)
+    except BaseException as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        subject = command.argv[0]
+        if step == "run":
+            subject = command.program
+            reason = TOO_MANY_PROCESSES if getattr(exc, "errno", None) == errno.EAGAIN else reason
+        line = f"cannot {step} {subject}: {reason}"
+        os.write(status, line.encode("utf-8", "backslashreplace")[:_STATUS_BYTES])
+    finally:
+        os._exit(127)
+
+
+def _above_standard(fd: int) -> int:
+    """Return a duplicate that no dup2(2) onto 0, 1 or 2 overwrites, should the caller have had those closed."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes that `text` stands for, whatever locale this process runs in (PEP 383)."""
+    return text.encode("utf-8", "surrogateescape")
