@@ -204,7 +204,7 @@ def is_standard_library(tree: Tree, module: str) -> Iterator[str]:
 
 RULES: tuple[Callable[[Tree, str], Iterator[str]], ...] = (
     stands_on_a_floor, imports_downward, examines_no_host, stands_apart, is_in_no_circle, does_no_input_or_output,
-    is_standard_library,
+    is_short, is_standard_library,
 )
 
 SHIPPED = Tree(LIBRARY / PACKAGE)

@@ -14,6 +14,7 @@ from floors import (
     CLIENT,
     IN_CONTAINERS,
     LIBRARY,
+    MAX_LINES,
     OF_THE_CLIENT,
     PACKAGE,
     RARE,
@@ -52,6 +53,7 @@ def test_the_library_keeps_every_rule() -> None:
         ("core/one", "from time import time", "core.one uses time.time"),
         ("core/one", "import signal\nsignal.raise_signal(15)", "core.one uses signal.raise_signal"),
         ("one", "", "one is in none of the folders"),
+        ("service/one", "\n" * (MAX_LINES + 1), f"service.one has {MAX_LINES + 1} lines"),
         ("service/one", "import requests", "service.one imports requests"),
     ],
 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -45,6 +46,19 @@ class SignalQueue:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._pending.add(signum)
+
+
+@contextmanager
+def held(signums: Iterable[int]) -> Iterator[None]:
+    """Hold `signums` back over a fork or an execve(2), so that none meets a handler of what this process was before.
+
+    A forked child does not leave the block: it lifts the mask itself, once it has its own handlers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def restore_defaults() -> None:
