@@ -295,6 +295,33 @@ def test_what_the_trial_accepted_is_what_counts_whatever_becomes_of_the_file(
     service.daemon.await_log("reload refused.*not valid TOML")
 
 
+def test_sigterm_that_comes_with_the_end_of_a_trial_is_not_forgotten(
+    installed: Path, flavour: str, start_service: StartService
+) -> None:
+    """The daemon stands still until both are there, so that it hears of them at once."""
+    service = start_service(flavour, programs=installed / "bin")
+    program, real, gate = (installed / "bin" / name for name in ("build-service", "real", "gate"))
+    program.rename(real)
+    os.mkfifo(gate)
+    write_tree(program.parent, {program.name: f"#!/bin/sh\nread line < {gate}\nexec {real} \"$@\"\n"})
+    program.chmod(0o755)
+    os.kill(service.daemon.pid, signal.SIGHUP)
+    with open(gate, "w") as writer:  # the trial has opened it
+        (trial,) = (each.pid for each in harness.descendants(service.daemon.pid) if _is_trial(each.pid))
+        os.kill(service.daemon.pid, signal.SIGSTOP)
+        writer.write("go\n")
+    assert await_exit(trial)
+    os.kill(service.daemon.pid, signal.SIGTERM)
+    os.kill(service.daemon.pid, signal.SIGCONT)
+    assert await_exit(service.daemon.pid)
+    assert len(lines_of(service, LISTENS)) == 1
+    assert lines_of(service, "build-service stopped")
+
+
+def _is_trial(pid: int) -> bool:
+    return b"--check-config" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 @pytest.mark.parametrize("kind", ["another server's socket", "a link"])
 def test_what_took_the_place_of_the_socket_is_left_alone(kind: str, service: Service) -> None:
     path, victim = service.daemon.socket, service.daemon.directory / "victim"
