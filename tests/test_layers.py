@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,23 @@ from floors import (
     floor_of,
 )
 from harness import write_tree
+from harness_world import ROOT
 
 
 def test_the_library_keeps_every_rule() -> None:
     assert {floor_of(module) for module in SHIPPED.files} == {"", *BELOW}
     assert faults(SHIPPED) == []
+
+
+def test_the_map_in_the_design_page_has_every_module_on_its_floor() -> None:
+    floor, named = "", set()
+    for row in re.findall(r"^\| *(\w*) *\| (`.*?) \|", (ROOT / "docs/DESIGN.md").read_text("utf-8"), re.MULTILINE):
+        floor = row[0] or floor
+        _, colon, parts = row[1].partition(": ")
+        names = re.findall(r"`(\w+)`", row[1])
+        within = re.findall(r"`(\w+)`", parts.partition(";")[0]) if colon else []
+        named |= {f"{floor}.{names[0]}.{name}" if name in within else f"{floor}.{name}" for name in names}
+    assert named == {module for module in SHIPPED.files if "." in module}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What may run, decided from values alone: request + settings + account in, a plan or a refusal out.
 
 Nothing here looks at the machine: directories are opened and checked by `paths`, the plan is obeyed by
-`supervisor`. A session calls it once per request. It must never pass on a name of the caller's environment
+`launch` and `supervisor`. A session calls it once per request. It must never pass on a name of the caller's environment
 that the settings do not allow.
 """
 

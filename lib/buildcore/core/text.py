@@ -3,7 +3,7 @@
 Whatever a caller or a build sent may end up in the log: newlines that would forge a second record, escape
 sequences that would steer the terminal of whoever reads it, bidirectional controls that show a text in
 another order than it has, bytes that are no UTF-8. This module turns all of it into printable text of a
-bounded length. `logs` calls it for every record; anything else that shows foreign text may use `escape`. It
+bounded length. `log_channel` calls it for every record; anything else that shows foreign text may use `escape`. It
 is pure: values in, text out, and it must never raise on a value because of what is in it.
 """
 

@@ -1,7 +1,7 @@
 """The few Linux calls that Python's library has no name for, reached through ctypes.
 
 Nothing here decides anything: each function is one system call with its errno turned into OSError. Used by
-`identity` and `supervisor`.
+`identity`, the arbiter and each session.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The listening socket: bound by this process, or passed in by systemd (socket activation).
 
-`build_service` calls it once, as it starts; the arbiter accepts on what it returns. A socket that somebody else
+`main` calls it once, as it starts; the arbiter accepts on what it returns. A socket that somebody else
 holds is never bound again, removed, or given another mode: it outlives the daemon, and whoever connects in between
 waits in its queue. Must never replace a live server's socket, or anything that is no socket.
 """
