@@ -21,17 +21,18 @@ HOME = PODMAN_USER.home
 
 
 def readme_command() -> str:
-    """The podman command of README's section on containers, IMAGE left in its place."""
+    """The podman command of README's section on containers, with the image of these tests."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^podman run --rm -it (?:.*\\\n)+ *IMAGE$", readme, re.MULTILINE)
-    assert found, "README has no command that starts a container"
-    return found[0]
+    found = re.search(r"^(podman run --rm -it (?:.*\\\n)+ *)builder make$", readme, re.MULTILINE)
+    assert found, "README has no command that builds in a container"
+    return f"{found[1]}{IMAGE} make"
 
 
-def test_the_command_of_the_readme_starts_a_container_that_builds_on_the_host(daemon: Daemon, project: Path) -> None:
-    write_tree(project, {"Makefile": "all:\n\t@echo built by $$(id -un) in $(CURDIR)\n"}, PODMAN_USER)
-    command = readme_command().replace("IMAGE", f"{IMAGE} make -C {project.name}")
-    with Terminal(PODMAN_USER, ["sh", "-c", command], ENVIRONMENT) as terminal:
+@pytest.mark.usefixtures("daemon")
+def test_the_command_of_the_readme_starts_a_container_that_builds_on_the_host() -> None:
+    makefile = "all:\n\t@echo built by $$(id -un) in $(CURDIR)\n"
+    project = write_tree(WORKSPACE / "hello", {"Makefile": makefile}, PODMAN_USER)
+    with Terminal(PODMAN_USER, ["sh", "-c", readme_command()], ENVIRONMENT) as terminal:
         shown, code = terminal.end()
     assert f"built by {PODMAN_USER.name} in {project}" in shown
     assert code == 0

@@ -1,23 +1,22 @@
-"""README's way from nothing to the first build, run as it stands there: only what fetches the sources is left out."""
+"""The way from the sources to the first build, run as the README has it; and what INSTALL.md has beside it."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import harness
 from harness_world import ROOT
 from systemd.service import DEVELOPER, OWNER, SERVICE, SOCKET, Installed
-from test_readme import FENCE, README
+from test_documents import FENCE, INSTALL, README
 
 SOURCES = Path("/root/build-service")
-"""Where README's lines have them on the machine, when root types them in its home directory."""
+"""Where the machine has them, for root."""
 
 
-def example(words: str) -> str:
-    """The one shell example of README that holds these words."""
-    found = [text for language, text in FENCE.findall(README) if language == "sh" and words in text]
+def example(words: str, document: str = README) -> str:
+    """The one shell example of a document that holds these words."""
+    found = [text for language, text in FENCE.findall(document) if language == "sh" and words in text]
     assert len(found) == 1, f"{len(found)} examples with {words!r}"
     return str(found[0])
 
@@ -38,8 +37,7 @@ def test_the_install_section_leads_to_a_first_build(system: Installed) -> None:
     shutil.copytree(ROOT, machine.root / SOURCES.relative_to("/"), ignore=unwanted)
     take_away(system)
     assert machine.run("build-cli", "--version").returncode != 0
-    install = re.sub("^git clone .*$", "", example("sudo make install"), flags=re.MULTILINE)
-    machine.output("sh", "-ec", install, cwd="/root")
+    machine.output("sh", "-ec", example("sudo make install"), cwd=SOURCES)
     machine.output("sh", "-ec", example("usermod -aG users dev1"))
     built = machine.output("sh", "-ec", example("built by"), user=DEVELOPER, cwd=DEVELOPER.home)
     assert built.startswith(f"built by dev1 in {system.workspace}/hello\n")
@@ -48,7 +46,7 @@ def test_the_install_section_leads_to_a_first_build(system: Installed) -> None:
 def test_one_line_leads_to_a_user_s_own_service(own: Installed) -> None:
     own.systemctl("disable", "--now", SOCKET)
     env = {"XDG_RUNTIME_DIR": str(own.runtime)}
-    own.machine.output("sh", "-ec", example("systemctl --user enable"), user=OWNER, env=env)
+    own.machine.output("sh", "-ec", example("systemctl --user enable", INSTALL), user=OWNER, env=env)
     project = own.workspace / "hello"
     harness.write_tree(own.machine.path(project), {"Makefile": "all:\n\t@id -un\n"}, OWNER)
     assert own.machine.output("build-cli", "make", user=OWNER, cwd=project, env=env) == OWNER.name

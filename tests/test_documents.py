@@ -1,10 +1,11 @@
 """The documents are held to the code: every key, option, variable, message and link, and every example, as it stands.
 
-README.md is read as its reader sees it: tables by their first column, programs by the text that is to come out.
+They are read as their reader sees them: tables by their first column, programs by the text that is to come out.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -22,12 +23,14 @@ from buildcore.system import config
 from harness import BIN, TREE, Service, write_tree
 from harness_world import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROTOCOL = (ROOT / "docs/PROTOCOL.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 }
+README = DOCUMENTS["README.md"]
+CONFIGURATION, ERRORS, INSTALL, LIBRARY, PROTOCOL, USE = (
+    DOCUMENTS[f"docs/{name}.md"] for name in ("CONFIGURATION", "ERRORS", "INSTALL", "LIBRARY", "PROTOCOL", "USE")
+)
 SOURCES = "".join(
     path.read_text(encoding="utf-8")
     for path in [*sorted(ROOT.glob("lib/buildcore/**/*.py")), *sorted(ROOT.glob("bin/*"))]
@@ -40,6 +43,7 @@ PROJECT = "/home/dev1/workspace/app"
 MAKEFILE = "all:\n\t@echo building\ntest:\n\t@echo 1 test failed; sleep 60\n"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bN(?=s?\b)")
+MOST_LINES = 200
 SHORTEST_TELLING = 4
 """Pieces of a message between placeholders that are shorter, such as ": ", are everywhere."""
 
@@ -68,7 +72,7 @@ def codes(text: str) -> list[str]:
 
 def documented_keys() -> dict[str, str]:
     """The configuration table: {dotted key: default, as TOML}."""
-    table = [row for row in rows(section(README, "Configuration")) if len(row) == 3 and row[0].startswith("`")]
+    table = [row for row in rows(CONFIGURATION) if len(row) == 3 and row[0].startswith("`")]
     return {codes(key)[0]: codes(default)[0] for key, default, _ in table}
 
 
@@ -95,10 +99,10 @@ def documented_options(text: str) -> set[str]:
 
 def test_the_options_of_the_client_are_all_in_the_table_and_exist() -> None:
     known = set(re.findall(r"--[a-z-]+", build_cli.USAGE)) | {"--help", "--version"}
-    assert documented_options(section(README, "Use")) == known
+    assert documented_options(USE) == known
 
 
-@pytest.mark.parametrize("option", sorted(documented_options(section(README, "Use")) - {"--help", "--version"}))
+@pytest.mark.parametrize("option", sorted(documented_options(USE) - {"--help", "--version"}))
 def test_the_client_takes_every_option_of_the_table(option: str) -> None:
     value = {"--timeout": "5", "--env": "NAME=VALUE"}.get(option, "value")
     assert build_cli.parse([option, value, "make", "-j4"]).command == ["make", "-j4"]
@@ -121,17 +125,17 @@ def test_the_options_of_the_daemon_are_all_named_and_exist() -> None:
         check=True,
     ).stdout
     known = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
-    named = section(README, "Configuration").split("Options of the daemon:")[1]
-    assert {re.split(r"[ ]", code)[0] for code in codes(named)} == known
+    named = codes(section(CONFIGURATION, "Options of the daemon"))
+    assert {code.partition(" ")[0] for code in named} == known
 
 
 def test_the_variables_are_all_in_the_table_and_exist() -> None:
-    table = {code for row in rows(section(README, "Use")) for code in codes(row[0]) if code.startswith("BUILD_")}
+    table = {code for row in rows(USE) for code in codes(row[0]) if code.startswith("BUILD_")}
     assert table == set(re.findall(r"\bBUILD_SERVICE_[A-Z_]+", SOURCES))
 
 
 def messages() -> list[str]:
-    return [codes(row[0])[0] for row in rows(section(README, "Errors")) if row[0].startswith("`")]
+    return [codes(row[0])[0] for row in rows(section(ERRORS, "Messages")) if row[0].startswith("`")]
 
 
 @pytest.mark.parametrize("message", messages())
@@ -142,7 +146,11 @@ def test_every_message_of_the_error_table_is_in_the_code(message: str) -> None:
     assert [piece for piece in telling if piece not in SOURCES] == []
 
 
-# --- links and JSON -----------------------------------------------------------------------------------------------
+# --- README, links ------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_is_short_enough_to_be_read_to_its_end() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
 
 
 def anchors(document: str) -> set[str]:
@@ -151,16 +159,42 @@ def anchors(document: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def links(document: str) -> list[tuple[str, str]]:
+    """The relative links of a document, each as the path that it leads to, from the top level on, and its anchor."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", DOCUMENTS[document]))
+    found = [target.partition("#") for target in targets if "://" not in target]
+    directory = posixpath.dirname(document)
+    return [(posixpath.normpath(posixpath.join(directory, path)) if path else document, at) for path, _, at in found]
+
+
 @pytest.mark.parametrize("document", sorted(DOCUMENTS))
 def test_every_relative_link_leads_somewhere(document: str) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", DOCUMENTS[document])):
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
-        file = (ROOT / document).parent / path if path else ROOT / document
-        assert file.exists(), target
+    for path, anchor in links(document):
+        assert (ROOT / path).exists(), path
         if anchor:
-            assert anchor in anchors(file.read_text(encoding="utf-8")), target
+            assert anchor in anchors((ROOT / path).read_text(encoding="utf-8")), f"{path}#{anchor}"
+
+
+def test_every_page_is_linked_from_the_readme_or_from_a_page_that_it_links() -> None:
+    first = {path for path, _ in links("README.md")}
+    second = {path for page in first & set(DOCUMENTS) for path, _ in links(page)}
+    assert set(DOCUMENTS) - first - second - {"README.md"} == set()
+
+
+# --- TOML, JSON, lines of a Containerfile -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", [text for page in DOCUMENTS.values() for kind, text in FENCE.findall(page) if kind == "toml"]
+)
+def test_every_toml_example_is_a_configuration_that_the_service_takes(text: str) -> None:
+    assert config.parse(text) != settings.Settings()
+
+
+def test_the_image_of_the_readme_is_made_as_the_snippet_says() -> None:
+    snippet = (ROOT / "etc/Containerfile.snippet").read_text(encoding="utf-8")
+    said = [line for line in snippet.splitlines() if line and not line.startswith("#")]
+    assert [line for line in README.splitlines() if line in said] == said
 
 
 @pytest.mark.parametrize("text", [text for kind, text in FENCE.findall(PROTOCOL) if kind == "json"])
@@ -198,8 +232,8 @@ class Example(NamedTuple):
 
 
 def examples() -> list[Example]:
-    """The library's uses in the README, each before its output; the sessions of PROTOCOL.md, before one for all."""
-    blocks = FENCE.findall(section(README, "Library"))
+    """The library's uses in LIBRARY.md, each before its output; the sessions of PROTOCOL.md, before one for all."""
+    blocks = FENCE.findall(LIBRARY)
     kinds = [kind for kind, _ in blocks]
     assert kinds == ["python", "text"] * 3, kinds
     found = [
