@@ -33,7 +33,9 @@ SOURCES    = lib tests etc/packaging bin/build-cli bin/build-ctl bin/build-servi
 
 DIST     = dist
 PROGRAMS = build-service build-cli build-ctl
-SHARED   = bin/make-wrapper.sh etc/config.toml etc/Containerfile.snippet etc/selinux/build-service.cil README.md LICENSE
+SHARED   = bin/make-wrapper.sh etc/config.toml etc/Containerfile.snippet etc/selinux/build-service.cil README.md \
+	CHANGELOG.md CONTRIBUTING.md LICENSE
+DOCS     = $(wildcard docs/*.md)
 
 BINDIR           = $(PREFIX)/bin
 SHAREDIR         = $(PREFIX)/share/build-service
@@ -48,6 +50,7 @@ MAN5       = $(wildcard etc/man/*.5)
 MAN8       = $(wildcard etc/man/*.8)
 COMPLETION = $(wildcard etc/completion/*)
 INSTALLED  = $(addprefix $(BINDIR)/,$(PROGRAMS)) $(addprefix $(SHAREDIR)/,$(notdir $(SHARED))) \
+	$(addprefix $(SHAREDIR)/,$(DOCS)) \
 	$(addprefix $(UNITDIR)/,$(notdir $(UNITS))) $(addprefix $(USERUNITDIR)/,$(notdir $(USERUNITS))) \
 	$(addprefix $(MANDIR)/man1/,$(notdir $(MAN1))) $(addprefix $(MANDIR)/man5/,$(notdir $(MAN5))) \
 	$(addprefix $(MANDIR)/man8/,$(notdir $(MAN8))) $(addprefix $(COMPLETIONDIR)/,$(notdir $(COMPLETION))) \
@@ -127,6 +130,7 @@ install: no-blanks dist
 	install -d $(sort $(dir $(addprefix $(DESTDIR),$(INSTALLED)))) $(DESTDIR)$(CONFIGDIR)
 	install -m 0755 $(addprefix $(DIST)/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
 	install -m 0644 $(wildcard $(SHARED)) $(DESTDIR)$(SHAREDIR)
+	install -m 0644 $(DOCS) $(DESTDIR)$(SHAREDIR)/docs
 	chmod 0755 $(DESTDIR)$(SHAREDIR)/make-wrapper.sh
 	install -m 0644 $(UNITS) $(DESTDIR)$(UNITDIR)
 	install -m 0644 $(USERUNITS) $(DESTDIR)$(USERUNITDIR)
@@ -144,7 +148,7 @@ install: no-blanks dist
 uninstall: no-blanks
 	if cmp -s $(DESTDIR)$(SHAREDIR)/config.toml $(INSTALLED_CONFIG); then rm -f $(INSTALLED_CONFIG); fi
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
-	-rmdir $(DESTDIR)$(SHAREDIR) $(DESTDIR)$(CONFIGDIR) 2>/dev/null || true
+	-rmdir $(addprefix $(DESTDIR),$(SHAREDIR)/docs $(SHAREDIR) $(CONFIGDIR)) 2>/dev/null || true
 
 # Each packs what `make install` installs. Times in a package are those of the last commit, or of the changelog where
 # there is no git: the same sources, Pythons and tools give the same bytes.

@@ -16,6 +16,7 @@ import harness
 from floors import LIBRARY, OF_THE_CLIENT, SHIPPED, floor_of
 from harness import BIN, SYSTEM_PATH, TREE, Service, other_pythons, write_tree
 from harness_world import ROOT
+from test_documents import DOCUMENTS, links
 
 SHELLS = [[path] for name in ("dash", "bash") if (path := shutil.which(name, path=SYSTEM_PATH))] + [
     [path, "sh"] for path in [shutil.which("busybox", path=SYSTEM_PATH)] if path
@@ -276,6 +277,14 @@ def test_systemd_finds_no_fault_in_the_installed_unit(tmp_path: Path) -> None:
     assert (verified.stdout, verified.stderr, verified.returncode) == ("", "", 0)
 
 
+def test_the_links_of_the_installed_pages_lead_to_what_is_installed(tmp_path: Path) -> None:
+    install(tmp_path, "install")
+    shared = tmp_path / "usr/share/build-service"
+    for page in sorted(set(DOCUMENTS) - {"CONTRIBUTING.md"}):  # that one is for who has the sources
+        assert (shared / page).read_text(encoding="utf-8") == DOCUMENTS[page]
+        assert [path for path, _ in links(page) if not (shared / path).exists()] == [], page
+
+
 def test_a_second_install_keeps_the_config_and_so_does_uninstall_once_it_was_changed(tmp_path: Path) -> None:
     install(tmp_path, "install")
     config = tmp_path / "etc/build-service/config.toml"
@@ -291,6 +300,7 @@ def test_uninstall_takes_everything_that_install_brought(tmp_path: Path) -> None
     install(tmp_path, "uninstall")
     assert installed_files(tmp_path) == []
     assert not (tmp_path / "etc/build-service").exists()
+    assert not (tmp_path / "usr/share/build-service").exists()
 
 
 def test_a_path_with_a_blank_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def make_image(tar: Path) -> None:
         succeeded(podman("import", "--quiet", "-", BASE_IMAGE, stdin=file))
     context = PODMAN_USER.home / "image"
     context.mkdir()
-    for path in [*INSTALLED_BIN.iterdir(), *INSTALLED_SHARE.iterdir()]:
+    for path in [*INSTALLED_BIN.iterdir(), INSTALLED_SHARE / "make-wrapper.sh"]:
         shutil.copy(path, context)
     snippet = (INSTALLED_SHARE / "Containerfile.snippet").read_text()
     (context / "Containerfile").write_text(f"FROM {BASE_IMAGE}\n{snippet}")
