@@ -40,7 +40,8 @@ def test_the_install_section_leads_to_a_first_build(system: Installed) -> None:
     machine.output("sh", "-ec", example("sudo make install"), cwd=SOURCES)
     machine.output("sh", "-ec", example("usermod -aG users dev1"))
     built = machine.output("sh", "-ec", example("built by"), user=DEVELOPER, cwd=DEVELOPER.home)
-    assert built.startswith(f"built by dev1 in {system.workspace}/hello\n")
+    assert built == f"built by dev1 in {system.workspace}/hello"
+    machine.output("sh", "-ec", example("build-ctl doctor"), user=DEVELOPER, cwd=system.workspace / "hello")
 
 
 def test_one_line_leads_to_a_user_s_own_service(own: Installed) -> None:
