@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -238,19 +239,28 @@ def test_the_wrapper_builds_through_the_service_also_when_a_fallback_is_allowed(
 # --- make install -------------------------------------------------------------------------------------------------
 
 
-def install(directory: Path, *targets: str) -> None:
-    """make TARGETS with every place below `directory`, but none in DESTDIR, so that the unit names the real ones."""
-    places = {
+def places(directory: Path) -> dict[str, Path]:
+    """The Makefile's variables for where files go, each with a place below `directory`."""
+    return {
         "PREFIX": directory / "usr",
         "SYSCONFDIR": directory / "etc",
         "UNITDIR": directory / "units",
+        "USERUNITDIR": directory / "user-units",
         "TMPFILESDIR": directory / "tmpfiles",
         "DIST": directory / "dist",
-        "DIST_PYTHONS": sys.executable,
     }
-    variables = [f"{name}={value}" for name, value in places.items()]
+
+
+def install(directory: Path, *targets: str) -> None:
+    """make TARGETS with every place below `directory`, but none in DESTDIR, so that the unit names the real ones."""
+    variables = [f"DIST_PYTHONS={sys.executable}", *(f"{name}={path}" for name, path in places(directory).items())]
     done = subprocess.run(["make", "-s", "-C", TREE, *variables, *targets], capture_output=True, text=True)
     assert done.returncode == 0, done
+
+
+def test_what_these_tests_install_goes_to_none_of_the_machine_s_own_places(tmp_path: Path) -> None:
+    absolute = re.findall(r"^(\w+) *= */", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "PREFIX" in absolute and set(absolute) <= set(places(tmp_path))
 
 
 def installed_files(directory: Path) -> list[Path]:
