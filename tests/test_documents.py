@@ -5,6 +5,7 @@ They are read as their reader sees them: tables by their first column, programs 
 
 from __future__ import annotations
 
+import importlib
 import posixpath
 import re
 import shutil
@@ -216,6 +217,21 @@ def test_every_json_example_is_what_the_protocol_takes(text: str) -> None:
                 assert events.encode_exit(event, details=True) == line
             else:
                 assert events.encode_output(event.stream, event.data) == line.replace(b"\\ufffd", b"\xef\xbf\xbd")
+
+
+# --- the library ----------------------------------------------------------------------------------------------------
+
+
+def public_names() -> list[tuple[str, str]]:
+    """The module and the name of each that other programs may rely on, as LIBRARY.md lists them."""
+    table = [row for row in rows(section(LIBRARY, "What to rely on")) if row[0].startswith("`")]
+    return [(codes(module)[0], name) for module, names in table for name in codes(names)]
+
+
+@pytest.mark.parametrize(("module", "name"), public_names())
+def test_every_name_that_others_may_rely_on_is_there_and_says_what_it_is(module: str, name: str) -> None:
+    found = getattr(importlib.import_module(module), name)
+    assert isinstance(found, str) or found.__doc__
 
 
 # --- the programs in the documents --------------------------------------------------------------------------------
