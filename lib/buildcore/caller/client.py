@@ -17,11 +17,13 @@ except ImportError:
     import socket  # type: ignore[no-redef]
 
 from ..core.errors import BuildError
-from ..core.protocol import events, requests
+from ..core.protocol import requests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
+
+    from ..core.protocol import events
 
 DEFAULT_SOCKETS = ("/run/build-service/build-service.sock", "/run/build-service.sock")
 SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
@@ -55,7 +57,6 @@ class Connection:
 
     def __init__(self, connection: "socket.socket") -> None:
         self._socket = connection
-        self._reader = events.EventReader()
 
     def __enter__(self) -> "Connection":
         return self
@@ -89,8 +90,11 @@ class Connection:
         `wait` is called with the connection's descriptor before it is read, to return when it can be: for programs
         that have to hear signals meanwhile.
         """
+        from ..core.protocol import events  # only now: the request goes out the sooner, and the service begins with it
+
+        reader = events.EventReader()
         while True:
-            event = self._reader.next_event()
+            event = reader.next_event()
             if event is not None:
                 yield event
                 if isinstance(event, events.Exit):
@@ -103,8 +107,8 @@ class Connection:
             except ConnectionError:
                 data = b""
             if not data:
-                self._reader.receive_eof()
-            self._reader.receive_data(data)
+                reader.receive_eof()
+            reader.receive_data(data)
 
     def close(self) -> None:
         """Hang up; a build that still runs is cancelled."""
@@ -147,7 +151,7 @@ def run(
     env: "Optional[Mapping[str, str]]" = None,
     socket_path: "Optional[str]" = None,
     request_id: "Optional[str]" = None,
-) -> events.Exit:
+) -> "events.Exit":
     """Run `command` (its name and arguments) in the directory `cwd` on the service's host, to its end.
 
     `on_output` gets the stream ("stdout" or "stderr") and the bytes of every piece of output; `timeout_sec` is
@@ -167,6 +171,8 @@ def run(
     )
     with connect(socket_path) as connection:
         connection.send(request)
+        from ..core.protocol import events
+
         for event in connection.events():
             if isinstance(event, events.Exit):
                 return event
