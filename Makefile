@@ -28,7 +28,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 
 VENV       = .venv
 VENV_STAMP = $(VENV)/installed
-TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'ruff>=0.6' tomli
+TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'pytest-randomly>=3.15' 'ruff>=0.6' tomli
 SOURCES    = lib tests etc/packaging bin/build-cli bin/build-ctl bin/build-service
 
 DIST     = dist

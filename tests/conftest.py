@@ -1,23 +1,34 @@
-"""Fixtures of every test, and three watchmen: leaks, tests that hang, tests skipped that must run."""
+"""Fixtures of every test, and watchmen: for what a test leaves behind and what it leaks, that it ends, that it runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 import harness
+import leftovers
 from harness import Process, Service
 from harness_world import User, inside
 
-TEST_LIMIT_SEC = 180
-"""A test that takes longer hangs."""
+TEST_LIMIT_SEC = float(os.environ.get("BUILD_TEST_LIMIT_SEC", "180"))
+"""A test that takes longer hangs, and so does what it does after that, each time anew."""
+
+PHASE = pytest.CallInfo.from_call.__code__
+"""What runs while a test is set up, called or torn down, and takes any exception as that one's failure."""
+
+MOST_NAMED = 10
+"""So many of the processes that are left are named."""
 
 NEEDS_ROOT = "needs root and the private world: sudo make test (or tests/run.py as root)"
 
@@ -54,9 +65,8 @@ def _wrongly_skipped(config: pytest.Config) -> int:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _wrongly_skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    left = harness.descendants(os.getpid())
+    left = harness.end_all(lambda: harness.descendants(os.getpid()))
     if left:
-        harness.kill_all(left)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print(f"\nleft running at the end of all tests: {_named(left)}")
 
@@ -72,21 +82,54 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 # --- watchmen -----------------------------------------------------------------------------------------------------
 
 
+# Each stands around the next one: of a test that is cut off, what it started is ended, and then what it left removed.
+
+
+@pytest.fixture(scope="session")
+def world_is_watched() -> bool:
+    """Whether the private world has to stay as it was; tests that share theirs with others may say no."""
+    return inside()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module_leaves_nothing(world_is_watched: bool) -> Iterator[None]:
+    """No fixture of a module leaves anything."""
+    with _nothing_left(world_is_watched):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
+def nothing_left(world_is_watched: bool) -> Iterator[None]:
+    """No test leaves a change in this process or in the private world; what it puts into a home is removed."""
+    with _nothing_left(world_is_watched):
+        yield
+
+
+@contextlib.contextmanager
+def _nothing_left(world: bool) -> Iterator[None]:
+    before = leftovers.look(world)
+    yield
+    after = leftovers.look(world)
+    leftovers.undo(before, after)
+    problems = leftovers.differences(before, after)
+    if problems:
+        pytest.fail("left behind: " + "; ".join(problems), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(nothing_left: None) -> Iterator[None]:
     """No test leaves a process, a zombie or a descriptor; what a fixture of a wider scope runs is not its own."""
     before = harness.descendants(os.getpid())
     descriptors = _descriptors()
     yield
     problems = []
-    leaked = _new_processes(before)
-    for process in leaked:
+    deadline = time.monotonic() + harness.GRACE_SEC
+    for process in _new_processes(before):
         if process.state != "Z":
-            harness.await_exit(process.pid, harness.GRACE_SEC)
-    leaked = _new_processes(before)
+            harness.await_exit(process.pid, max(0.0, deadline - time.monotonic()))
+    leaked = harness.end_all(lambda: _new_processes(before))
     if leaked:
         problems.append(f"processes: {_named(leaked)}")
-        harness.kill_all(leaked)
     opened = {number: target for number, target in _descriptors().items() if descriptors.get(number) != target}
     if opened:
         problems.append(f"descriptors: {opened}")
@@ -104,7 +147,9 @@ def _new_processes(before: set[Process]) -> set[Process]:
 
 
 def _named(leaked: set[Process]) -> str:
-    return ", ".join(f"{process.pid} {process.name} (state {process.state})" for process in sorted(leaked))
+    first = sorted(leaked)[:MOST_NAMED]
+    names = ", ".join(f"{process.pid} {process.name} (state {process.state})" for process in first)
+    return names + f" and {len(leaked) - len(first)} more" * (len(leaked) > len(first))
 
 
 def _descriptors() -> dict[str, str]:
@@ -117,17 +162,23 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
+class TooLong(BaseException):
+    """The end of a test that hangs; no OSError and no Exception, which the test may expect and go on."""
+
+
 @pytest.fixture(autouse=True)
-def no_hang() -> Iterator[None]:
+def no_hang(no_leaks: None) -> Iterator[None]:
     """A test that does not end fails, and the others run."""
 
-    def too_long(number: int, frame: object) -> None:
-        raise TimeoutError(f"the test runs for more than {TEST_LIMIT_SEC} s")
+    def too_long(number: int, frame: FrameType | None) -> None:
+        if not any(each.f_code is PHASE for each, _ in traceback.walk_stack(frame)):
+            return  # pytest tells of a phase that is over; the next alarm comes where another one hangs
+        raise TooLong(f"the test runs for more than {TEST_LIMIT_SEC:g} s")
 
     old = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(TEST_LIMIT_SEC)
+    signal.setitimer(signal.ITIMER_REAL, TEST_LIMIT_SEC, TEST_LIMIT_SEC)
     yield
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, old)
 
 
@@ -138,6 +189,19 @@ def no_hang() -> Iterator[None]:
 def flavour(request: pytest.FixtureRequest) -> str:
     """Runs a test twice: with a daemon that is root and serves others, and with one that serves its own user."""
     return str(request.param)
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Callable[..., Path]]:
+    """open_directory(owner) is harness.open_directory; what it made is removed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(owner: User | None = None) -> Path:
+            path = harness.open_directory(owner)
+            stack.callback(shutil.rmtree, path)
+            return path
+
+        yield make
 
 
 @pytest.fixture

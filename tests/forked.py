@@ -71,11 +71,20 @@ def identity_of(user: User) -> identity.Identity:
 
 
 def end(pid: int) -> int:
-    """Ends a child of this process if it still runs, reaps it, and returns its exit code (minus the signal)."""
+    """Ends a child of this process and what is below it, if it still runs; reaps it, and returns its exit code.
+
+    That is minus the signal where one ended it.
+    """
+    below: set[harness.Process] = set()
     with suppress(ProcessLookupError):
         if not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            below = harness.end_all(lambda: harness.descendants(pid))
             os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    for process in below:
+        with suppress(ChildProcessError):  # it came to somebody else
+            os.waitpid(process.pid, os.WNOHANG)
+    return code
 
 
 def exit_code(pid: int) -> int:

@@ -21,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -333,6 +333,7 @@ class Daemon:
         self.directory = open_directory(self.user)
         self.settings = merged(self._defaults(), settings or {})
         self.socket = Path(self.settings["service"]["socket_path"])
+        self._makes_directory = not self.socket.parent.exists()
         self.log_path = Path(self.settings["logging"]["directory"]) / "build-service.log"
         self.config = self.directory / "config.toml"
         write_tree(self.directory, {"config.toml": toml(self.settings), "home/.keep": ""}, self.user)
@@ -448,8 +449,11 @@ class Daemon:
         await_in_directory(self.directory, lambda: re.search(pattern, self.errors()))
 
     def remove(self) -> None:
-        """Removes its directory."""
+        """Removes its directory, and the socket's where that was missing and is empty."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._makes_directory:
+            with suppress(OSError):
+                self.socket.parent.rmdir()
 
     def __enter__(self) -> Daemon:
         return self.start()
@@ -568,15 +572,43 @@ def become_subreaper() -> None:
 def kill_all(leaked: set[Process]) -> None:
     """SIGKILL to each and to what they leave; reaps those that come to this process."""
     for process in leaked:
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        _signal(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + GRACE_SEC
     for process in leaked:
-        await_exit(process.pid, GRACE_SEC)
+        await_exit(process.pid, max(0.0, deadline - time.monotonic()))
     for process in descendants(os.getpid()):
         if process.state == "Z" and process.parent == os.getpid():
             try:
                 os.waitpid(process.pid, os.WNOHANG)
             except ChildProcessError:
                 continue
+
+
+def end_all(find: Callable[[], set[Process]]) -> set[Process]:
+    """Ends whatever `find` finds, also what forks faster than one can look; returns all that it found."""
+    found: dict[tuple[int, int], Process] = {}
+    deadline = time.monotonic() + PATIENCE_SEC
+
+    def look() -> set[Process]:
+        left = find()
+        for process in left:
+            found.setdefault((process.pid, process.start), process)
+        return left
+
+    while left := look():
+        alive = any(not await_exit(process.pid, 0) for process in left)
+        stopped: set[int] = set()
+        while alive and (fresh := {process.pid for process in left} - stopped) and time.monotonic() < deadline:
+            for pid in fresh:  # all of them first, pass by pass, so that nothing forks away meanwhile
+                _signal(pid, signal.SIGSTOP)
+            stopped |= fresh
+            left = look()
+        kill_all(left)
+        if not alive or time.monotonic() > deadline:
+            break
+    return set(found.values())
+
+
+def _signal(pid: int, signum: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)

@@ -15,6 +15,8 @@ import harness_world
 
 def main() -> None:
     harness_world.enter()
+    for number in (signal.SIGINT, signal.SIGQUIT):  # which a shell has ignored by what it runs in the background
+        signal.signal(number, signal.SIG_DFL)
     os.chdir(harness_world.ROOT)
     # A shell has its background jobs ignore ^C, and so would every program under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)

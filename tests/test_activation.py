@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,7 @@ from harness_world import DEV1, inside
 from wire import Gate, RawCaller
 
 StartService = Callable[..., Service]
+OpenDirectory = Callable[..., Path]
 
 PASS_AS_3 = """
 import os, sys
@@ -73,6 +76,7 @@ class Manager:
     def close(self) -> None:
         self.listener.close()
         self.notifications.close()
+        shutil.rmtree(self.directory)
 
 
 @pytest.fixture
@@ -260,9 +264,11 @@ def test_a_build_sees_nothing_of_the_manager(service: Service, manager: Manager)
     assert "socket:" not in shown
 
 
-def test_a_silent_client_finds_a_users_own_service_last(start_service: StartService) -> None:
+def test_a_silent_client_finds_a_users_own_service_last(
+    start_service: StartService, open_directory: OpenDirectory
+) -> None:
     user = DEV1 if inside() else harness.current_user()
-    runtime = harness.open_directory(user)
+    runtime = open_directory(user)
     service = start_service("user", {"service": {"socket_path": str(runtime / "build-service/build-service.sock")}})
     write_tree(service.workspace, {"Makefile": "all:\n\t@echo built\n"}, service.caller)
     env = {"XDG_RUNTIME_DIR": str(runtime)}
@@ -270,9 +276,9 @@ def test_a_silent_client_finds_a_users_own_service_last(start_service: StartServ
     assert (done.stdout, done.stderr, done.returncode) == ("built\n", "", 0)
 
 
-def test_the_line_for_no_socket_names_the_system_s_even_with_a_runtime_directory() -> None:
+def test_the_line_for_no_socket_names_the_system_s_even_with_a_runtime_directory(open_directory: OpenDirectory) -> None:
     user = DEV1 if inside() else harness.current_user()
-    env = {"XDG_RUNTIME_DIR": str(harness.open_directory(user))}
+    env = {"XDG_RUNTIME_DIR": str(open_directory(user))}
     done = harness.run_as(user, [harness.BIN / "build-cli", "make"], "/", env)
     assert done.stderr == "build-service socket not found at /run/build-service.sock\n"
 

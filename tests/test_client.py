@@ -32,6 +32,7 @@ from harness_world import DEV1, inside
 from wire import WAITING, Gate, assert_ended, at_rest, await_handler, foreign_processes, waiting_make
 
 StartService = Callable[..., Service]
+OpenDirectory = Callable[..., Path]
 CALLER = DEV1 if inside() else harness.current_user()
 
 SAYS_WHY_IT_ENDS = (
@@ -219,13 +220,12 @@ def test_without_any_usual_socket_the_line_is_the_requirements() -> None:
     assert told(client("make")) == ("", line, 1)
 
 
-def test_a_socket_that_nobody_listens_on_is_one_line_with_the_reason() -> None:
-    directory = harness.open_directory(CALLER)
+def test_a_socket_that_nobody_listens_on_is_one_line_with_the_reason(open_directory: OpenDirectory) -> None:
+    directory = open_directory(CALLER)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / "s"))
         (directory / "s").chmod(0o666)
         done = client("--socket", directory / "s", "make")
-    shutil.rmtree(directory)
     line = f"cannot connect to build-service: Connection refused ({directory}/s)\n"
     assert told(done) == ("", line, 1)
 
@@ -257,13 +257,14 @@ def test_a_command_that_is_not_allowed_is_refused_with_those_that_are(one: Servi
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 124, 255])
-def test_the_exit_code_is_the_commands_own(code: int, start_service: StartService) -> None:
-    tool = harness.open_directory()
+def test_the_exit_code_is_the_commands_own(
+    code: int, open_directory: OpenDirectory, start_service: StartService
+) -> None:
+    tool = open_directory()
     write_tree(tool, {"tool": f"#!/bin/sh\nexit {code}\n"})
     commands = {"tool": str(tool / "tool")}
     service = start_service("root" if inside() else "user", {"build": {"commands": commands}})
     assert told(service.run("tool")) == ("", "", code)
-    shutil.rmtree(tool)
 
 
 def test_what_make_returns_passes_through(one: Service) -> None:
@@ -780,14 +781,15 @@ def pythons() -> Sequence[str]:
 
 @pytest.mark.parametrize("python", pythons())
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-def test_the_client_builds_under_each_python(python: str, locale: str, one: Service) -> None:
+def test_the_client_builds_under_each_python(
+    python: str, locale: str, open_directory: OpenDirectory, one: Service
+) -> None:
     makefile(one, "all:\n\t@printf '%s\\n' '$(VAR)'; printf '\\377'; echo err >&2; exit 3\n")
-    image = harness.open_directory()
+    image = open_directory()
     (image / "python3").symlink_to(python)
     env = {"PATH": f"{image}:{SYSTEM_PATH}", "LC_ALL": locale}
     done = one.run("make", "VAR=é\udcff", env=env)
     elsewhere = client("--socket", "/nonexistent/é\udcff", "make", env=env)
-    shutil.rmtree(image)
     assert told(elsewhere) == ("", "build-service socket not found at /nonexistent/é\udcff\n", 1)
     assert done.stdout == "é\udcff\n\udcff"
     assert done.stderr == "err\nmake: *** [Makefile:2: all] Error 3\n"

@@ -41,6 +41,7 @@ C_LIBRARYS_OWN = 1 << 31 | 1 << 32
 """Signals 32 and 33 as bits of proc(5): the C library's posix_spawn(3), by which make starts a recipe, ignores them."""
 
 StartService = Callable[..., Service]
+OpenDirectory = Callable[..., Path]
 MANY_BUILDS = 60
 """More than the 40 children at which a stock socketserver.ForkingMixIn stops to accept."""
 
@@ -372,9 +373,11 @@ def leave_stale_socket(path: Path, owner: User) -> None:
 
 
 @pytest.mark.needs_root
-def test_nobody_else_can_keep_the_daemon_from_its_socket(start_service: StartService) -> None:
+def test_nobody_else_can_keep_the_daemon_from_its_socket(
+    open_directory: OpenDirectory, start_service: StartService
+) -> None:
     """The socket's directory is open to all: whoever may read it may lock it (flock(2))."""
-    directory = harness.open_directory()
+    directory = open_directory()
     hold = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), 2); print('held', flush=True); input()"
     python = f"{harness.python_directory()}/python3"
     command = [python, "-c", hold, directory]

@@ -4,6 +4,7 @@ ones that send descriptors. Others are served meanwhile within SERVED_SEC, and n
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import PATIENCE_SEC, Service, await_exit, descendants, write_tree
+from forked import exit_code, fork
+from harness import PATIENCE_SEC, Service, descendants, write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User, inside
 from wire import WAITING, Gate, RawCaller, at_rest
 
@@ -28,6 +30,9 @@ IDLE = {"root": 992, "user": 248}
 """How many connections are held open: a little below what the service serves, in all and of one user."""
 
 COMINGS = 1000
+SERVED = 20
+"""How many callers come and go at least, and how many builds are served meanwhile."""
+
 REQUEST_SEC = 10.0
 FLOOD_BYTES = 64 << 20
 SESSION_GROWTH_KIB = 8 << 10
@@ -119,19 +124,23 @@ def test_a_thousand_idle_connections_hold_nobody_up_and_leave_nothing(ready: Ser
 def test_connections_that_come_and_go_hold_nobody_up_and_leave_nothing(ready: Service) -> None:
     session_ahead(ready)
     before = sorted(descriptors(ready.daemon.pid))
-    pid = os.fork()
-    if pid == 0:  # beside this process, so that the others are served meanwhile
-        with suppress(BaseException):
-            for count in range(COMINGS):
-                with RawCaller(ready) as caller:
-                    caller.send([b"", b"{", b'{"command":"make"}\n'][count % 3])
-            os._exit(0)
-        os._exit(1)
-    times = []
-    while not await_exit(pid, 0):
-        times.append(seconds_to_serve(ready))
-    assert os.waitpid(pid, 0)[1] == 0
-    assert len(times) > 1 and max(times) < SERVED_SEC, times
+    enough, told = os.pipe()
+
+    def come_and_go() -> None:
+        """Beside this process, so that the others are served meanwhile."""
+        for count in itertools.count():
+            if count >= COMINGS and select.select([enough], [], [], 0)[0]:
+                return
+            with RawCaller(ready) as caller:
+                caller.send([b"", b"{", b'{"command":"make"}\n'][count % 3])
+
+    pid = fork(come_and_go)
+    times = [seconds_to_serve(ready) for _ in range(SERVED)]
+    os.write(told, b"\n")
+    assert exit_code(pid) == 0
+    os.close(enough)
+    os.close(told)
+    assert max(times) < SERVED_SEC, times
     await_descriptors(ready, before)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from test_client import CALLER, FakeServer
 from wire import at_rest
 
 StartService = Callable[..., Service]
+OpenDirectory = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
 
 ON_A_HOST = (
@@ -119,11 +119,10 @@ def test_the_mapped_directory_is_shown(start_service: StartService) -> None:
 
 
 @pytest.mark.parametrize("python", other_pythons(6))
-def test_it_runs_under_each_python(python: str, one: Service) -> None:
-    image = harness.open_directory()
+def test_it_runs_under_each_python(python: str, open_directory: OpenDirectory, one: Service) -> None:
+    image = open_directory()
     (image / "python3").symlink_to(python)
     done = ctl(one, "doctor", env={"PATH": f"{image}:{SYSTEM_PATH}", "LC_ALL": "C"})
-    shutil.rmtree(image)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
@@ -165,9 +164,11 @@ def test_something_else_in_the_socket_s_place(one: Service) -> None:
 
 
 @pytest.mark.needs_root
-def test_the_mounted_file_of_a_socket_that_was_made_anew(start_service: StartService) -> None:
+def test_the_mounted_file_of_a_socket_that_was_made_anew(
+    open_directory: OpenDirectory, start_service: StartService
+) -> None:
     service = start_service("root")
-    mounted = harness.open_directory() / "mounted.sock"
+    mounted = open_directory() / "mounted.sock"
     mounted.touch()
     subprocess.run(["mount", "--bind", service.daemon.socket, mounted], check=True)
     try:
@@ -222,8 +223,8 @@ def test_a_label_that_selinux_keeps_from_the_socket(tmp_path: Path, monkeypatch:
     assert fix == doctor.LOAD_MODULE
 
 
-def test_of_the_usual_sockets_the_one_that_refuses_is_named(one: Service) -> None:
-    runtime = harness.open_directory(one.caller)
+def test_of_the_usual_sockets_the_one_that_refuses_is_named(open_directory: OpenDirectory, one: Service) -> None:
+    runtime = open_directory(one.caller)
     write_tree(runtime, {"build-service/build-service.sock": ""}, one.caller)
     env = {"BUILD_SERVICE_SOCKET": "", "XDG_RUNTIME_DIR": str(runtime)}
     path = f"{runtime}/build-service/build-service.sock"
@@ -423,9 +424,11 @@ def test_a_log_directory_that_is_missing_is_a_warning(one: Service) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_log_directory_that_is_full_is_a_warning(start_service: StartService) -> None:
+def test_a_log_directory_that_is_full_is_a_warning(
+    open_directory: OpenDirectory, start_service: StartService
+) -> None:
     service = start_service("root")
-    directory = harness.open_directory()
+    directory = open_directory()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", directory], check=True)
     try:
         with open(directory / "filler", "wb", buffering=0) as file, pytest.raises(OSError):
@@ -444,8 +447,10 @@ def test_a_log_directory_that_is_full_is_a_warning(start_service: StartService) 
     [('#!/bin/sh\nexec build-cli make "$@"\n', "ok"), ("#!/bin/sh\n", "warning"), (None, "warning")],
     ids=["the wrapper", "another make", "none"],
 )
-def test_in_a_container_the_wrapper_is_looked_for(content: str | None, state: str, one: Service) -> None:
-    image = harness.open_directory()
+def test_in_a_container_the_wrapper_is_looked_for(
+    content: str | None, state: str, open_directory: OpenDirectory, one: Service
+) -> None:
+    image = open_directory()
     (image / "python3").symlink_to(f"{harness.python_directory()}/python3")
     (image / "sh").symlink_to("/bin/sh")
     if content:

@@ -41,12 +41,18 @@ RACES = 400
 
 
 @pytest.fixture(scope="module")
-def one() -> Iterator[Service]:
+def shared() -> Iterator[Service]:
     """A service for all tests that leave it as it was."""
     with running_service("root") as service:
-        write_tree(service.workspace, {"Makefile": SHOW_IDS}, DEV1)
-        write_tree(service.daemon.workspace_of(DEV2), {"Makefile": SHOW_IDS}, DEV2)
         yield service
+
+
+@pytest.fixture
+def one(shared: Service) -> Service:
+    """The shared service, with workspaces in which a build shows its ids."""
+    for user in (DEV1, DEV2):
+        write_tree(shared.daemon.workspace_of(user), {"Makefile": SHOW_IDS}, user)
+    return shared
 
 
 def ids(text: str) -> dict[str, list[int]]:
@@ -402,18 +408,17 @@ def test_a_drop_that_goes_wrong_at_any_step_is_one_line_and_never_a_build(
     who: str, step: str, way: str, reason: str, faults: Faults
 ) -> None:
     service = faults.service
-    ran = service.workspace / "ran"
+    request_id = "-".join([who, step, *way.split()])
     write_tree(service.workspace, {"Makefile": SHOW_IDS}, DEV1)
-    ran.unlink(missing_ok=True)
     with faults.ordered(who, step, way.split()[-1]):
-        refused = service.run("make")
+        refused = service.run("--request-id", request_id, "make")
     assert (refused.stdout, refused.returncode, refused.stderr.count("\n")) == ("", 1, 1), refused
     assert reason in refused.stderr
     if who == "build":
         assert refused.stderr.startswith("cannot drop privileges for make: ")
-    assert not ran.exists()
+    assert not (service.workspace / "ran").exists()
     assert at_rest(service.daemon)
-    assert "build started" not in "".join(service.daemon.log_lines())
+    assert not [line for line in service.daemon.log_lines() if "build started" in line and request_id in line]
 
 
 def test_a_drop_that_goes_wrong_is_in_the_log_with_the_step(faults: Faults) -> None:
@@ -424,7 +429,10 @@ def test_a_drop_that_goes_wrong_is_in_the_log_with_the_step(faults: Faults) -> N
 
 
 def test_the_service_of_these_faults_builds_when_none_is_ordered(faults: Faults) -> None:
-    """The control; it comes last because the others look for `build started` in the log."""
-    write_tree(faults.service.workspace, {"Makefile": SHOW_IDS}, DEV1)
-    built = faults.service.run("make")
+    """The control of what the others look at: the file that a build makes, and its line in the log."""
+    service = faults.service
+    write_tree(service.workspace, {"Makefile": SHOW_IDS}, DEV1)
+    built = service.run("--request-id", "control", "make")
+    assert (service.workspace / "ran").exists()
+    service.daemon.await_log("build started .*request_id=control")
     assert_built_as(DEV1, (DEV1.gid, *DEV1.groups), (built.returncode, built.stdout + built.stderr))

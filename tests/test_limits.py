@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from harness_world import DEV1, DEV2, User
 from wire import WAITING, Gate, RawCaller, at_rest
 
 StartService = Callable[..., Service]
+OpenDirectory = Callable[..., Path]
 
 
 def busy(limit: str) -> str:
@@ -60,9 +60,11 @@ def test_others_are_served_meanwhile(start_service: StartService) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_users_subordinate_uids_have_no_share_of_their_own(start_service: StartService) -> None:
+def test_a_users_subordinate_uids_have_no_share_of_their_own(
+    open_directory: OpenDirectory, start_service: StartService
+) -> None:
     """The private world has the machine's /etc/subuid; one of its own lies over it for this test."""
-    mine = harness.open_directory() / "subuid"
+    mine = open_directory() / "subuid"
     mine.write_text(f"nonsense\nnobody-knows:1:2\n{DEV1.name}:400000:65536\n{DEV2.uid}:500000:65536\n")
     given = Path(subids.PATH)
     made = not given.exists()
@@ -159,10 +161,12 @@ def test_a_start_line_says_from_where(service: Service) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_start_line_names_the_container_whose_control_group_the_caller_is_in(start_service: StartService) -> None:
+def test_a_start_line_names_the_container_whose_control_group_the_caller_is_in(
+    open_directory: OpenDirectory, start_service: StartService
+) -> None:
     service = start_service("root")
     write_tree(service.workspace, {"Makefile": "all:\n\t@echo built\n"}, service.caller)
-    tree, name = harness.open_directory(), "1f0c2a9b7d3e" + "5" * 52
+    tree, name = open_directory(), "1f0c2a9b7d3e" + "5" * 52
     subprocess.run(["mount", "-t", "cgroup2", "none", tree], check=True)
     group = tree / f"libpod-{name}.scope"
     group.mkdir()
@@ -218,8 +222,10 @@ int {name}() {{ return 0; }}
         ("prctl", "no_new_privs is "),
     ],
 )
-def test_a_daemon_whose_drop_does_nothing_serves_nobody(name: str, fault: str, tmp_path: Path) -> None:
-    directory = harness.open_directory()
+def test_a_daemon_whose_drop_does_nothing_serves_nobody(
+    name: str, fault: str, tmp_path: Path, open_directory: OpenDirectory
+) -> None:
+    directory = open_directory()
     (tmp_path / "shim.c").write_text(SHIM.format(name=name))
     library = directory / "shim.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c"], check=True, capture_output=True)
@@ -232,4 +238,3 @@ def test_a_daemon_whose_drop_does_nothing_serves_nobody(name: str, fault: str, t
     finally:
         daemon.kill()
         daemon.remove()
-        shutil.rmtree(directory)

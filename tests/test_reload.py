@@ -21,6 +21,7 @@ from test_activation import Manager, await_connection
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, reap_adopted, waiting_make
 
 StartService = Callable[..., Service]
+OpenDirectory = Callable[..., Path]
 
 LISTENS = r"INFO build_service: build-service listens "
 
@@ -226,9 +227,9 @@ def test_callers_that_come_during_a_reload_are_served(service: Service) -> None:
 
 
 @pytest.fixture
-def installed(tmp_path: Path) -> Path:
+def installed(open_directory: OpenDirectory) -> Path:
     """A directory with copies of the programs and the library, which a test may change."""
-    directory = harness.open_directory()
+    directory = open_directory()
     for name in ("bin", "lib"):
         shutil.copytree(harness.TREE / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     return directory
@@ -358,10 +359,10 @@ def test_a_handover_of_very_many_builds_has_room() -> None:
 
 
 def test_builds_start_and_end_while_the_program_s_own_file_is_overwritten(
-    flavour: str, start_service: StartService, tmp_path: Path
+    flavour: str, open_directory: OpenDirectory, start_service: StartService
 ) -> None:
     """A package replaces the single file under a running daemon: nothing is read from it any more."""
-    programs = harness.open_directory()
+    programs = open_directory()
     command = ["make", "-s", "-C", str(harness.ROOT), "dist", f"DIST={programs}"]
     subprocess.run([*command, f"PYTHON={harness.daemon_python_directory()}/python3"], check=True, capture_output=True)
     service = start_service(flavour, programs=programs)

@@ -24,6 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def world_is_watched() -> bool:
+    """podman keeps images, mounts and sockets from one test to the next."""
+    return False
+
+
 @pytest.fixture(scope="session", autouse=True)
 def image() -> Iterator[None]:
     """podman's user has podman.IMAGE."""
