@@ -1,5 +1,6 @@
 # make demo        see it work: a service on a private socket, a small C project built through it
-# make test        lint, types and all tests; as root also what needs other users. TESTS="-k wrapper" picks some
+# make test        lint, types and all tests; as root also what needs other users. Says what it skips for want of a tool,
+#                  and how to get it. TESTS="-k wrapper" picks some
 # make test-pythons  the shipped programs with the other Pythons of this machine
 # make test-container  rootless podman for real, as root; says what is missing. TESTS= as above
 # make test-systemd  the units for real, as root: boots a systemd in namespaces; says what is missing. TESTS= as above
@@ -64,7 +65,13 @@ help:
 check-python:
 	@test -n "$(PYTHON)" || { echo "Python 3.9 or later is needed and was not found on PATH" >&2; exit 1; }
 
-test: lint types
+# The time is that of all of it: of making .venv, lint and types as well.
+test:
+	@start=$$(date +%s); $(MAKE) --no-print-directory checked-and-tested; code=$$?; \
+	seconds=$$(($$(date +%s) - start)); echo "make test took $$((seconds / 60)) min $$((seconds % 60)) s"; exit $$code
+
+.PHONY: checked-and-tested
+checked-and-tested: lint types
 	$(VENV)/bin/python tests/run.py $(TESTS)
 
 test-pythons: $(VENV_STAMP)

@@ -1,7 +1,8 @@
 """Runs the tests: `make test` calls it, `tests/run.py [PYTEST-ARGUMENT]...` does the same by hand.
 
 As root the tests run in the private world of harness_world, so that they may use other users and leave nothing on the
-machine; as an ordinary user they run as they are, and what needs root is skipped and counted (conftest.py).
+machine; as an ordinary user they run as they are, and what needs root is skipped and counted (conftest.py). What will
+be skipped, for that or for a tool that is missing (tools.py), is said first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import sys
 
 import harness_world
+import tools
 
 
 def main() -> None:
@@ -18,9 +20,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGQUIT):  # which a shell has ignored by what it runs in the background
         signal.signal(number, signal.SIG_DFL)
     os.chdir(harness_world.ROOT)
-    # A shell has its background jobs ignore ^C, and so would every program under test.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    print(*tools.report(), sep="\n", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
 
 

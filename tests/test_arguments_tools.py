@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tools
 from buildcore.core.arguments import PathArgument, Role, directory_walks, path_arguments
 
 NINJA = os.environ.get("NINJA_UNDER_TEST", "ninja")
@@ -27,8 +28,8 @@ TIMEOUT_SEC = 60
 ROOT_MARK = "@"
 """Stands for the scratch directory's path in a generated argument."""
 
-needs_ninja = pytest.mark.skipif(not shutil.which(NINJA), reason=f"{NINJA} is not installed")
-needs_cmake = pytest.mark.skipif(not shutil.which(CMAKE), reason=f"{CMAKE} is not installed")
+needs_ninja = tools.needed(*["ninja"] if NINJA == "ninja" else [])
+needs_cmake = tools.needed(*["cmake"] if CMAKE == "cmake" else [])
 
 
 def real_runs(examples: int) -> settings:
@@ -228,17 +229,14 @@ def test_cmake_expands_a_tilde_and_the_walker_says_so(cmake_tree: Path, option: 
     assert [path.value for path in path_arguments("cmake", args) if path.expands_home] == [values[option]]
 
 
-NATIVE = {"Unix Makefiles": "make", "Ninja": "ninja"}
-
-
 @needs_cmake
-@pytest.mark.parametrize("generator", NATIVE)
+@pytest.mark.parametrize("generator", ["Unix Makefiles", "Ninja"])
 @pytest.mark.parametrize(
     "native", [[], ["-C", "in/b"], ["-Cin", "-C", "b"], ["all", "-C", "in", "-C", "."], ["-j2", "--", "all"]]
 )
 def test_cmake_builds_where_one_of_the_walks_ends(tmp_path: Path, generator: str, native: list[str]) -> None:
-    if not shutil.which(NATIVE[generator]):
-        pytest.skip(f"{NATIVE[generator]} is not installed")
+    if generator == "Ninja":
+        tools.need("ninja")
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "CMakeLists.txt").write_text(
         CMAKE_LISTS.replace("-E echo built", "-E echo @@built ${CMAKE_BINARY_DIR}@@")

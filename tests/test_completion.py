@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import harness
+import tools
 from buildcore.caller import build_cli, build_ctl
 from harness import BIN, SYSTEM_PATH, TREE, Service, write_tree
 from harness_world import inside
@@ -41,12 +42,6 @@ noted() { "_${1//-/_}" "$@" 2>>errors; }
 complete -F noted build-cli build-ctl build-service
 """
 """What a completion says on stderr goes to a file, where it can be told from what readline shows."""
-
-
-def need(what: str) -> None:
-    """Skips the test where a program, or a file, is missing."""
-    if not shutil.which(what, path=SYSTEM_PATH) and not os.path.exists(what):
-        pytest.skip(f"not installed: {what}")
 
 
 @pytest.fixture
@@ -77,7 +72,7 @@ either = pytest.mark.parametrize("rc", [ALONE, WITH_FRAMEWORK], ids=["alone", "b
 def completed(service: Service, rc: str, line: str, **env: str) -> list[str]:
     """Types `line`, has bash put all completions of the last word in its place, and returns the words of the line."""
     if str(FRAMEWORK) in rc:
-        need(str(FRAMEWORK))
+        tools.need(str(FRAMEWORK))
     write_tree(service.workspace, {".rc": rc, "errors": ""}, service.caller)
     with bash(service, {"BUILD_SERVICE_SOCKET": str(service.daemon.socket), **env}) as terminal:
         os.write(terminal, f"{line}{INSERT_ALL} {END}{TO_THE_START}{SHOW_THE_WORDS}\n".encode())
@@ -306,6 +301,6 @@ def test_bash_completion_finds_what_is_installed_by_itself(program: str, service
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_shellcheck_finds_nothing(name: str) -> None:
-    need("shellcheck")
+    tools.need("shellcheck")
     done = subprocess.run(["shellcheck", str(FILES / name)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")

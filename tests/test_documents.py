@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import posixpath
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import harness
+import tools
 from buildcore.caller import build_cli
 from buildcore.core import keys, settings
 from buildcore.core.protocol import events, requests
@@ -267,8 +267,8 @@ def examples() -> list[Example]:
 def test_an_example_runs_and_prints_what_it_says(
     example: Example, flavour: str, start_service: Callable[..., Service]
 ) -> None:
-    if example.tool and shutil.which(example.tool, path=harness.SYSTEM_PATH) is None:
-        pytest.skip(f"{example.tool} is not installed")
+    if example.tool:
+        tools.need(example.tool)
     service = start_service(flavour, {"service": {"socket_path": SOCKET}} if flavour == "root" else {})
     project = write_tree(service.workspace / "app", {"Makefile": MAKEFILE}, service.caller)
     named = {SOCKET: str(service.daemon.socket), PROJECT: str(project)}

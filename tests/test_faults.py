@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 import harness
+import tools
 from harness import PATIENCE_SEC, Service, await_exit, descendants, read_until, write_tree
 from harness_world import inside
 from test_daemon import limit
@@ -96,6 +97,7 @@ class Faults:
 
 @pytest.fixture
 def faults() -> Iterator[Faults]:
+    tools.need(*tools.TO_COMPILE)
     directory = harness.open_directory()
     made = Faults(directory)
     yield made

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import harness
+import tools
 from forked import in_child, running
 from harness import Service, running_service, write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, LIBS_GID, User
@@ -369,6 +370,7 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def faults() -> Iterator[Faults]:
+    tools.need(*tools.TO_COMPILE)
     directory = harness.open_directory()
     source, library, orders = (directory / name for name in ("shim.c", "shim.so", "orders"))
     source.write_text("#include <stdio.h>\n" + SHIM)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
+import tools
 from buildcore.core.limiter import LINES, WINDOW_SEC, Limiter
 from buildcore.system import subids
 from harness import Daemon, Service, write_tree
@@ -226,6 +227,7 @@ def test_a_daemon_whose_drop_does_nothing_serves_nobody(
     name: str, fault: str, tmp_path: Path, open_directory: OpenDirectory
 ) -> None:
     directory = open_directory()
+    tools.need(*tools.TO_COMPILE)
     (tmp_path / "shim.c").write_text(SHIM.format(name=name))
     library = directory / "shim.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "shim.c"], check=True, capture_output=True)

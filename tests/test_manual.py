@@ -9,19 +9,19 @@ import functools
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import harness
+import tools
 from buildcore import __version__
 from buildcore.caller import build_cli, build_ctl, client, doctor
 from buildcore.core import keys, settings
 from buildcore.core.faults import ConfigError
 from buildcore.system import config
-from harness import BIN, SYSTEM_PATH, TREE
+from harness import BIN, TREE
 
 DIRECTORY = TREE / "etc/man"
 CLI, CTL, SERVICE, TOML = PAGES = ("build-cli.1", "build-ctl.1", "build-service.8", "build-service.toml.5")
@@ -44,8 +44,8 @@ HELP = {"--help", "--version"}
 
 def run(*command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, with a small environment; skips the test where it is not installed."""
-    if shutil.which(command[0], path=SYSTEM_PATH) is None:
-        pytest.skip(f"not installed: {command[0]}")
+    if command[0] in tools.BY_NAME:
+        tools.need(str(command[0]))
     environment = {"PATH": harness.daemon_path(), "LANG": "C.UTF-8", **env}
     return subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
 

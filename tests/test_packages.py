@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Union
 import pytest
 
 import harness
+import tools
 from harness import TREE, Service, write_tree
 from harness_world import User
 
@@ -96,13 +97,6 @@ def run(argv: Command, **options: Any) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def need(*tools: str) -> None:
-    """Skips the test where a tool is missing."""
-    missing = [tool for tool in tools if not shutil.which(tool, path=SEARCH_PATH)]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-
-
 def make(tree: Path, *targets: str, umask: int = 0o022) -> Path:
     """`make TARGETS` in a source tree; returns its directory dist."""
     variables = [f"PYTHON={sys.executable}", f"DIST_PYTHONS={sys.executable}"]
@@ -125,7 +119,7 @@ class Packages(NamedTuple):
 
 def build(kind: str, tree: Path, umask: int = 0o022) -> Packages:
     """`make rpm` or `make deb`."""
-    need(*TOOLS[kind])
+    tools.need(*TOOLS[kind])
     directory = make(tree, kind, umask=umask)
     (service,) = directory.glob(f"{SERVICE}[-_][0-9]*.{kind}")
     (client,) = directory.glob(f"{CLIENT}[-_][0-9]*.{kind}")
@@ -221,14 +215,14 @@ def test_two_builds_of_the_same_sources_are_the_same_to_the_byte(kind: str, both
 
 
 def test_rpmlint_finds_nothing_but_what_is_meant(rpms: Packages) -> None:
-    need("rpmlint")
+    tools.need("rpmlint")
     shown = attempt(["rpmlint", *rpms]).stdout
     found = set(re.findall(r"^\S+: [EW]: (\S+)", shown, re.MULTILINE))
     assert "2 packages" in shown and found <= TOLERATED_BY_RPMLINT, shown
 
 
 def test_lintian_finds_nothing_but_what_is_meant(debs: Packages, tmp_path: Path) -> None:
-    need("lintian")
+    tools.need("lintian")
     shown = attempt(["env", f"TMPDIR={tmp_path}", "lintian", "--allow-root", *debs])  # it leaves files there
     found = set(re.findall(r"^[EW]: \S+: (\S+)", shown.stdout, re.MULTILINE))
     assert shown.returncode in (0, 2) and found <= TOLERATED_BY_LINTIAN, shown
@@ -267,7 +261,7 @@ def test_on_rocky_linux_rpm_asks_for_what_the_service_needs(release: str, rpms: 
 @pytest.mark.parametrize("release", DEBIAN)
 def test_on_debian_apt_asks_for_what_the_service_needs(release: str, debs: Packages, tmp_path: Path) -> None:
     installed, enough = DEBIAN[release]
-    need("apt-get")
+    tools.need("apt-get")
     write_tree(tmp_path, {"status": stand_in_status(installed), "lists/.keep": "", "cache/.keep": ""})
     sources = {"Etc::sourcelist": "none", "Etc::sourceparts": "none"}
     places = {"State": ".", "State::status": "status", "Cache": "cache", **sources}
@@ -362,7 +356,7 @@ def scratch_root(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fresh_host(kind: str) -> Iterator[Host]:
-    need(*TOOLS[kind])
+    tools.need(*TOOLS[kind])
     directory = harness.open_directory()
     with scratch_root(directory):
         yield Host(kind, directory)
@@ -399,6 +393,7 @@ def test_the_programs_of_a_package_run_with_the_configuration_that_came_along(ho
 
 @pytest.mark.needs_root
 def test_the_socket_s_directory_is_there_at_once(host: Host, both: Packages) -> None:
+    tools.need("systemd-tmpfiles")
     host.install(both)
     made = (host.root / "run/build-service").stat()
     assert (made.st_mode & 0o7777, made.st_uid) == (0o755, 0)
@@ -459,6 +454,7 @@ def test_a_purge_takes_a_changed_configuration_and_the_logs_along(debian: Host, 
 def test_on_rocky_linux_the_host_s_presets_say_whether_the_socket_is_enabled(
     rocky: Host, rpms: Packages, preset: str
 ) -> None:
+    tools.need("systemctl")
     write_tree(rocky.root / "etc/systemd/system-preset", {"00-host.preset": f"{preset} build-service.*\n"})
     rocky.install(rpms)
     assert rocky.socket_is_enabled() == (preset == "enable")
@@ -470,6 +466,7 @@ def test_on_rocky_linux_the_host_s_presets_say_whether_the_socket_is_enabled(
 def test_on_debian_the_socket_is_enabled_and_an_upgrade_minds_who_disabled_it(
     debian: Host, debs: Packages
 ) -> None:
+    tools.need("systemctl")
     debian.install(debs)
     assert debian.socket_is_enabled()
     run(["chroot", debian.root, "systemctl", "disable", "build-service.socket"])

@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 
 import harness
+import tools
 from floors import LIBRARY, OF_THE_CLIENT, SHIPPED, floor_of
 from harness import BIN, SYSTEM_PATH, TREE, Service, other_pythons, write_tree
 from harness_world import ROOT
 from test_documents import DOCUMENTS, links
 
-SHELLS = [[path] for name in ("dash", "bash") if (path := shutil.which(name, path=SYSTEM_PATH))] + [
-    [path, "sh"] for path in [shutil.which("busybox", path=SYSTEM_PATH)] if path
+SHELLS = [
+    pytest.param(["dash"], marks=tools.needed("dash")),
+    pytest.param(["bash"]),
+    pytest.param(["busybox", "sh"], marks=tools.needed("busybox")),
 ]
 WRAPPER = BIN.parent / "bin" / "make-wrapper.sh"
 ECHO = '#!/bin/sh\necho "{name}:"\nfor argument do echo "<$argument>"; done\n'
@@ -64,7 +67,7 @@ def programs() -> Iterator[Path]:
 # --- the launchers ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 @pytest.mark.parametrize("program", ["build-cli", "build-service"])
 def test_a_program_starts_under_any_sh_by_a_link_with_spaces(shell: list[str], program: str, tmp_path: Path) -> None:
     link = linked(tmp_path / "a directory", {f"the {program}": BIN / program}) / f"the {program}"
@@ -178,7 +181,7 @@ def wrapped(tmp_path: Path) -> Path:
     return write_tree(directory, {"build-cli": ECHO.format(name="build-cli")})
 
 
-@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 @pytest.mark.parametrize("tool", ["make", "ninja"])
 def test_the_wrapper_hands_over_under_its_own_name(shell: list[str], tool: str, wrapped: Path) -> None:
     shown = run([*shell, wrapped / tool, "-j4", "a b", "", "*"], path=f"{wrapped}:{SYSTEM_PATH}")
@@ -189,7 +192,7 @@ def test_the_wrapper_under_its_own_file_s_name_stands_for_make(wrapped: Path) ->
     assert run([WRAPPER, "all"], path=f"{wrapped}:{SYSTEM_PATH}").stdout == "build-cli:\n<make>\n<all>\n"
 
 
-@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_the_fallback_is_the_next_of_the_name_on_path_and_not_the_wrapper(
     shell: list[str], wrapped: Path, tmp_path: Path
 ) -> None:
@@ -279,7 +282,7 @@ def test_what_is_installed_runs_and_the_unit_starts_it(tmp_path: Path) -> None:
     assert os.access(tmp_path / "usr/share/build-service/make-wrapper.sh", os.X_OK)
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@tools.needed("systemd-analyze")
 def test_systemd_finds_no_fault_in_the_installed_unit(tmp_path: Path) -> None:
     install(tmp_path, "install")
     unit = tmp_path / "units/build-service.service"

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol_corpus
+import tools
 from buildcore.core.protocol import events, requests
 from buildcore.core.protocol.events import EventReader, Exit, Output, ResponseError
 from buildcore.core.protocol.lines import Lines
@@ -548,7 +549,10 @@ def test_records_are_equal_by_their_fields_and_show_them() -> None:
 LIBRARY = ROOT / "lib"
 
 
-@pytest.mark.parametrize("python", protocol_corpus.other_pythons(), ids=lambda path: Path(path).name)
+OTHERS = protocol_corpus.other_pythons() or [pytest.param("", marks=tools.needed(tools.OTHER_PYTHON))]
+
+
+@pytest.mark.parametrize("python", OTHERS, ids=lambda path: Path(path).name)
 def test_every_python_reads_and_writes_the_same(python: str) -> None:
     program = Path(protocol_corpus.__file__)
     run = subprocess.run([python, "-S", "-B", program, LIBRARY], capture_output=True, text=True, check=True)

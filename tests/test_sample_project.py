@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sample_project
+import tools
 from harness import Service
 from sample_project import build_directly_and_through, in_any_order
+
+pytestmark = tools.needed(*tools.TO_COMPILE, "ar")
 
 
 def test_the_sample_project_is_of_a_real_size() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +16,11 @@ from typing import NamedTuple
 import pytest
 
 import harness
+import tools
 from harness import TREE
 
-PATH = f"{harness.SYSTEM_PATH}:/usr/sbin:/sbin"
-PACKAGES = {"secilc": "secilc", "sesearch": "setools", "sediff": "setools", "selabel_lookup": "selinux-utils"}
-MISSING = [tool for tool in PACKAGES if not shutil.which(tool, path=PATH)]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING),
-    reason=f"{', '.join(MISSING)} not installed; on Debian: apt-get install {' '.join(sorted(set(PACKAGES.values())))}",
-)
+PATH = tools.SEARCHED
+pytestmark = tools.needed("secilc", "sesearch", "sediff", "selabel_lookup")
 
 BASE = TREE / "tests/selinux/base.cil"
 MODULE = TREE / "etc/selinux/build-service.cil"
