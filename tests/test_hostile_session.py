@@ -104,7 +104,8 @@ for number in (9, 15, 17, 19, 64):
     attempt("tgkill %d" % number, lambda: checked(libc.tgkill(pid, pid, number)))
     attempt("sigqueue %d" % number, lambda: checked(libc.sigqueue(pid, number, zero)))
     attempt("pidfd_send_signal %d" % number, with_pidfd, lambda fd: syscall(424, fd, number, None, 0))
-attempt("killpg", os.killpg, os.getpgid(pid) or pid, 9)  # 0: its leader is outside of this pid namespace
+group = os.getpgid(pid)  # 0 if its leader is outside of this pid namespace; kill(2) takes that, and 1, for others
+attempt("killpg", os.killpg, group if group > 1 else pid, 9)
 for request, name in ((16, "attach"), (0x4206, "seize")):
     attempt("ptrace " + name, lambda: checked(libc.ptrace(request, pid, zero, zero)))
 for name in ("process_vm_readv", "process_vm_writev"):

@@ -95,7 +95,8 @@ def is_here(name: str) -> bool:
 
 def reason(*names: str) -> str:
     """Why a test that runs these is skipped, in a line; "" where all are here. KeyError for one not in the table."""
-    return _line([BY_NAME[name] for name in names if not is_here(BY_NAME[name].name)])
+    lacking = [name for name in names if not is_here(BY_NAME[name].name)]
+    return f"not installed: {', '.join(lacking)}; make test says at its start how to get it" if lacking else ""
 
 
 def need(*names: str) -> None:
