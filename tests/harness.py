@@ -389,6 +389,8 @@ class Daemon:
             os.close(writer)
             writer = -1
             read_until(reader, r"\Aready\n")
+            if not self._launcher:  # that may hold the descriptor too
+                assert select.select([reader], [], [], PATIENCE_SEC)[0] and not os.read(reader, 1), "it is not closed"
         except BaseException as exc:
             self.kill()
             raise AssertionError(f"the daemon did not get ready: {exc}\n{self.errors()}") from exc

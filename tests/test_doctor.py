@@ -418,6 +418,7 @@ def test_a_program_that_is_missing_is_a_warning_of_the_configuration(one: Servic
     assert found["warning configuration"].startswith("build.commands.make: /nonexistent/make cannot be used")
 
 
+@pytest.mark.needs_root
 def test_a_log_directory_that_is_missing_is_a_warning(one: Service) -> None:
     found = on_host(one, logging={"directory": "/nonexistent/log"})
     assert found["warning log"].startswith("/nonexistent/log: No such file or directory; to mend it: mkdir")

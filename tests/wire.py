@@ -216,8 +216,10 @@ def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> 
         for process in below:
             with suppress(ProcessLookupError):
                 pids.append(os.pidfd_open(process.pid))
+        left = max(0.0, deadline - time.monotonic())
+        patience = left if len(below) > 1 + prefork else min(left, 0.01)  # of a fork that is to come nothing tells
         try:
-            if len(pids) == len(below) and not select.select(pids, [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if len(pids) == len(below) and not select.select(pids, [], [], patience)[0] and not left:
                 return False
         finally:
             for pid in pids:
