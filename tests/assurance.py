@@ -27,18 +27,19 @@ class Attack(NamedTuple):
     tried: str
 
 
-def tests(name: str, *files: str) -> Attack:
-    words = " ".join(f"tests/{file}" for file in files)
+def tests(name: str, files: str) -> Attack:
+    """`files` below tests/, without their test_ and .py, separated by blanks."""
+    words = " ".join("tests/{}/test_{}.py".format(*file.split("/")) for file in files.split())
     return Attack(name, f'make test TESTS="{words}"', r"(\d+ passed)")
 
 
 ATTACKS = (
-    tests("ids: groups by the thousand, changed and handed-on sockets, failing drops", "test_hostile_identity.py"),
-    tests("a caller and a build against the session, and builds that will not end", "test_hostile_session.py"),
-    tests("directories that change while they are checked, wild names", "test_hostile_paths.py"),
-    tests("calls that fail, full disks, jumping clocks, killed processes", "test_faults.py"),
-    tests("more than one's share of connections and log lines, endless callers", "test_limits.py", "test_denial.py"),
-    tests("requests, events and settings that are none", "test_protocol.py", "test_config.py", "test_text.py"),
+    tests("ids: groups by the thousand, changed and handed-on sockets, failing drops", "service/hostile_identity"),
+    tests("a caller and a build against the session, and builds that will not end", "service/hostile_session"),
+    tests("directories that change while they are checked, wild names", "service/hostile_paths"),
+    tests("calls that fail, full disks, jumping clocks, killed processes", "service/faults"),
+    tests("more than one's share of connections and log lines, endless callers", "service/limits service/denial"),
+    tests("requests, events and settings that are none", "core/protocol system/config core/text"),
     Attack("inputs that a coverage-guided fuzzer makes", f"make fuzz SECONDS={FUZZ_SEC}", r"^all +(\d+)"),
     Attack(
         "command lines to the real make, ninja and cmake", f"make differential COUNT={DIFFERENTIAL}", r"^all +(\d+)"

@@ -17,8 +17,14 @@ from pathlib import Path
 import harness
 import harness_world
 
-PROGRAMS = ("test_activation.py", "test_callers.py", "test_client.py", "test_doctor.py", "test_reload.py")
-CLIENT = ("test_client.py",)
+PROGRAMS = (
+    "service/test_activation.py",
+    "service/test_callers.py",
+    "caller/test_client.py",
+    "caller/test_doctor.py",
+    "service/test_reload.py",
+)
+CLIENT = ("caller/test_client.py",)
 MIN_COVERED = 2
 TESTS = Path(__file__).resolve().parent
 

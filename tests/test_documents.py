@@ -182,6 +182,12 @@ def test_every_page_is_linked_from_the_readme_or_from_a_page_that_it_links() -> 
     assert set(DOCUMENTS) - first - second - {"README.md"} == set()
 
 
+@pytest.mark.parametrize("document", sorted(DOCUMENTS))
+def test_every_file_of_the_tests_that_a_document_names_is_there(document: str) -> None:
+    for path in re.findall(r"\btests/[\w/]+(?:\.\w+)?", DOCUMENTS[document]):
+        assert (ROOT / path).exists(), path
+
+
 # --- TOML, JSON, lines of a Containerfile -------------------------------------------------------------------------
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness import PATIENCE_SEC, Daemon, Process, Service, await_exit, descendants, give, processes
+import harness
+from harness import PATIENCE_SEC, Daemon, Process, Service, await_exit, descendants, give, processes, run_as
 from harness_world import User
 
 READ_BYTES = 1 << 16
@@ -225,3 +226,19 @@ def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> 
             for pid in pids:
                 os.close(pid)
     return True
+
+
+def limit(service: Service, kind: str, soft: int | None = None) -> int:
+    """Sets a soft limit of the running daemon, as its user (prlimit(2)), if it is given; returns the one before."""
+    program = (
+        "import resource, sys\n"
+        "pid, kind, soft = int(sys.argv[1]), getattr(resource, sys.argv[2]), sys.argv[3]\n"
+        "before, hard = resource.prlimit(pid, kind)\n"
+        "soft and resource.prlimit(pid, kind, (int(soft), hard))\n"
+        "print(before)\n"
+    )
+    python = f"{harness.daemon_python_directory()}/python3"
+    argv = [python, "-I", "-c", program, str(service.daemon.pid), kind, "" if soft is None else str(soft)]
+    done = run_as(service.daemon.user, argv, Path("/"))
+    assert done.returncode == 0, done
+    return int(done.stdout)

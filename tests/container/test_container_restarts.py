@@ -13,7 +13,7 @@ from container.podman import SOCKET, Container, mounts, running
 from container.world import PODMAN_USER
 from harness import PATIENCE_SEC, Daemon, text, write_tree
 from harness_world import BUILDERS_GID
-from test_activation import Manager, await_connection
+from manager import Manager, await_connection
 
 BUILT = ("built\n", "", 0)
 

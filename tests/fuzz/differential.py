@@ -21,9 +21,9 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
 PROPERTIES = (
-    "test_arguments_make.py",
-    "test_arguments_tools.py::test_ninja_reads_the_file_that_the_walker_found",
-    "test_arguments_tools.py::test_whatever_cmake_reads_or_builds_in_the_walker_found",
+    "core/test_arguments_make.py",
+    "core/test_arguments_tools.py::test_ninja_reads_the_file_that_the_walker_found",
+    "core/test_arguments_tools.py::test_whatever_cmake_reads_or_builds_in_the_walker_found",
 )
 TOOLS = {"make": "MAKE_UNDER_TEST", "ninja": "NINJA_UNDER_TEST", "cmake": "CMAKE_UNDER_TEST"}
 SHARES = 3 + 1 + 1 / 10

@@ -17,7 +17,7 @@ import pytest
 import harness
 from buildcore.service import reload as reload_module
 from harness import PATIENCE_SEC, Service, await_exit, read_until, write_tree
-from test_activation import Manager, await_connection
+from manager import Manager, await_connection
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, reap_adopted, waiting_make
 
 StartService = Callable[..., Service]

@@ -38,10 +38,10 @@ from buildcore.core.settings import (
 )
 from buildcore.system import config
 from buildcore.system.config import load, locate, parse
+from harness_world import ROOT
 
-TOP = Path(__file__).resolve().parent.parent
-SHIPPED = TOP / "etc" / "config.toml"
-LIBRARY = TOP / "lib"
+SHIPPED = ROOT / "etc" / "config.toml"
+LIBRARY = ROOT / "lib"
 
 NO_VARIABLES: Mapping[str, str] = {}
 NOBODY_UID = 65534

@@ -32,6 +32,7 @@ from wire import (
     assert_ended,
     at_rest,
     foreign_processes,
+    limit,
     parent_of,
     reap_orphans,
     waiting_make,
@@ -566,22 +567,6 @@ def test_silent_callers_hold_nobody_up(service: Service) -> None:
             caller.send(b'{"command":' if count % 2 else b"")
         assert service.run("make").stdout == "served\n"
     assert at_rest(service.daemon)
-
-
-def limit(service: Service, kind: str, soft: int | None = None) -> int:
-    """Sets a soft limit of the running daemon, as its user (prlimit(2)), if it is given; returns the one before."""
-    program = (
-        "import resource, sys\n"
-        "pid, kind, soft = int(sys.argv[1]), getattr(resource, sys.argv[2]), sys.argv[3]\n"
-        "before, hard = resource.prlimit(pid, kind)\n"
-        "soft and resource.prlimit(pid, kind, (int(soft), hard))\n"
-        "print(before)\n"
-    )
-    python = f"{harness.daemon_python_directory()}/python3"
-    argv = [python, "-I", "-c", program, str(service.daemon.pid), kind, "" if soft is None else str(soft)]
-    done = run_as(service.daemon.user, argv, Path("/"))
-    assert done.returncode == 0, done
-    return int(done.stdout)
 
 
 def test_without_a_descriptor_for_the_next_caller_the_daemon_waits_and_goes_on(

@@ -1,7 +1,6 @@
 """With a service manager: the daemon takes the socket that it is passed, leaves it alone, and says how it is doing.
 
-A `Manager` plays systemd's part with real sockets: sd_listen_fds(3) and sd_notify(3) are its contract. The real
-systemd has its turn in tests/systemd.
+A `Manager` plays systemd's part with real sockets. The real one has its turn in tests/systemd.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import stat
@@ -22,62 +20,11 @@ import pytest
 import harness
 from harness import PATIENCE_SEC, Daemon, Service, await_exit, write_tree
 from harness_world import DEV1, inside
+from manager import PASS_AS_3, Manager, await_connection
 from wire import Gate, RawCaller
 
 StartService = Callable[..., Service]
 OpenDirectory = Callable[..., Path]
-
-PASS_AS_3 = """
-import os, sys
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-os.dup2(int(sys.argv[1]), 3)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""What systemd does between fork and execve: sh cannot name a descriptor above 9."""
-
-
-class Manager:
-    """Holds a listening socket and a notification socket, and starts daemons with them."""
-
-    def __init__(self) -> None:
-        self.directory = harness.open_directory()
-        self.socket_path = self.directory / "held.sock"
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.socket_path))
-        self.socket_path.chmod(0o666)
-        self.listener.listen()
-        self.notify_path = self.directory / "notify"
-        self.notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notifications.bind(str(self.notify_path))
-        self.notify_path.chmod(0o666)
-
-    def options(self, script: str = PASS_AS_3, **env: str) -> dict[str, object]:
-        """The options of a `Daemon` that is started by this manager."""
-        python = f"{harness.daemon_python_directory()}/python3"
-        return {
-            "launcher": [python, "-I", "-c", script, str(self.listener.fileno())],
-            "pass_fds": [self.listener.fileno()],
-            "env": {"NOTIFY_SOCKET": str(self.notify_path), **env},
-        }
-
-    def settings(self) -> dict[str, object]:
-        return {"service": {"socket_path": str(self.socket_path)}}
-
-    def await_message(self, pattern: str) -> str:
-        """Waits for a notification that matches; the ones before it are forgotten."""
-        deadline = time.monotonic() + PATIENCE_SEC
-        seen = []
-        while select.select([self.notifications], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            seen.append(self.notifications.recv(4096).decode())
-            if re.search(pattern, seen[-1], re.MULTILINE):
-                return seen[-1]
-        raise AssertionError(f"no notification {pattern!r} in {seen}")
-
-    def close(self) -> None:
-        self.listener.close()
-        self.notifications.close()
-        shutil.rmtree(self.directory)
-
 
 @pytest.fixture
 def manager() -> Iterator[Manager]:
@@ -115,11 +62,6 @@ def test_who_comes_while_no_daemon_runs_is_served_by_the_next_one(
     out, err = client.communicate(timeout=PATIENCE_SEC)
     # The second daemon has a workspace of its own where it serves one user; that it answered is what counts here.
     assert out == b"built\n" or b"must be under workspace" in err
-
-
-def await_connection(listener: socket.socket) -> bool:
-    """Waits until somebody waits in the queue of `listener`."""
-    return bool(select.select([listener], [], [], PATIENCE_SEC)[0])
 
 
 def test_who_waits_while_the_daemon_stops_is_not_turned_away(service: Service, manager: Manager) -> None:

@@ -28,8 +28,7 @@ import harness
 import tools
 from harness import PATIENCE_SEC, Service, await_exit, descendants, read_until, write_tree
 from harness_world import inside
-from test_daemon import limit
-from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, foreign_processes, parent_of, waiting_make
+from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, foreign_processes, limit, parent_of, waiting_make
 
 StartService = Callable[..., Service]
 

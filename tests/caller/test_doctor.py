@@ -16,9 +16,9 @@ import pytest
 
 import harness
 from buildcore.caller import doctor
+from fake_server import CALLER, FakeServer
 from harness import BIN, SYSTEM_PATH, Service, other_pythons, run_as, write_tree
 from harness_world import DEV1, OUTSIDER, UID_WITHOUT_ACCOUNT, User, inside
-from test_client import CALLER, FakeServer
 from wire import at_rest
 
 StartService = Callable[..., Service]
