@@ -14,6 +14,7 @@
 # make install     DESTDIR= PREFIX=/usr/local, and make uninstall
 # make rpm         packages in dist/, the service and the client alone, for Rocky Linux and its kin; make deb for
 #                  Debian and its kin, make wheel of the library
+# make release     all of that and SHA256SUMS, of a commit that is tagged; says what is wrong with it first
 
 PREFIX        = /usr/local
 SYSCONFDIR    = /etc
@@ -180,9 +181,21 @@ deb: check-python
 	$(PYTHON) etc/packaging/deb.py --tree build/deb --version $(VERSION)-$(RELEASE) --output $(DIST)
 
 wheel: check-python
+	@$(PYTHON) -c 'import pip' 2>/dev/null || { \
+		echo "pip is needed; on Debian: apt-get install python3-pip, on Rocky Linux: dnf install python3-pip" >&2; exit 1; }
 	rm -rf build/lib build/bdist.*
 	umask 022; $(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
 	@ls $(DIST)/buildcore-$(VERSION)-*.whl
+
+# One after the other, as each of the packages installs from the same dist; and of the kinds that this machine makes.
+.PHONY: release
+release: check-python
+	@$(PYTHON) etc/packaging/release.py check
+	@rm -f $(addprefix $(DIST)/,$(PROGRAMS) SHA256SUMS build-service-*.rpm build-service*_all.deb buildcore-*.whl)
+	@$(MAKE) --no-print-directory -s wheel dist
+	@if command -v rpmbuild >/dev/null; then $(MAKE) --no-print-directory -s rpm; fi
+	@if command -v dpkg-deb >/dev/null; then $(MAKE) --no-print-directory -s deb; fi
+	@$(PYTHON) etc/packaging/release.py verify --release $(RELEASE) --output $(DIST)
 
 clean:
 	rm -rf $(VENV) build dist lib/buildcore.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
