@@ -1,6 +1,6 @@
 # make demo        see it work: a service on a private socket, a small C project built through it
-# make test        lint, types and all tests; as root also what needs other users. Says what it skips for want of a tool,
-#                  and how to get it. TESTS="-k wrapper" picks some
+# make test        lint, types and all tests; as root also what needs other users. Says first what it will skip for want
+#                  of a tool, and how to get that. TESTS="-k wrapper" picks some
 # make test-pythons  the shipped programs with the other Pythons of this machine
 # make test-container  rootless podman for real, as root; says what is missing. TESTS= as above
 # make test-systemd  the units for real, as root: boots a systemd in namespaces; says what is missing. TESTS= as above
@@ -66,12 +66,15 @@ help:
 check-python:
 	@test -n "$(PYTHON)" || { echo "Python 3.9 or later is needed and was not found on PATH" >&2; exit 1; }
 
-# The time is that of all of it: of making .venv, lint and types as well.
+# The time is that of all of it: of making .venv, lint and types as well. What root made is given to the checkout's
+# owner, who may want to run the tests too.
+MADE = $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
 test:
 	@start=$$(date +%s); $(MAKE) --no-print-directory checked-and-tested; code=$$?; \
+	test "$$(id -u)" != 0 || chown -hR --reference=. $(MADE) 2>/dev/null; \
 	seconds=$$(($$(date +%s) - start)); echo "make test took $$((seconds / 60)) min $$((seconds % 60)) s"; exit $$code
 
-.PHONY: checked-and-tested
+.PHONY: checked-and-tested own-checkout
 checked-and-tested: lint types
 	$(VENV)/bin/python tests/run.py $(TESTS)
 
@@ -85,6 +88,12 @@ test-container: $(VENV_STAMP)
 .PHONY: test-systemd
 test-systemd: $(VENV_STAMP)
 	@exec env PYTHONPATH='$(CURDIR)/tests' $(VENV)/bin/python -B -m systemd.run $(TESTS)
+
+own-checkout:
+	@test -w . || { \
+		echo "this checkout is not $$(id -un)'s to write: run make as its owner, or clone it anew" >&2; exit 1; }
+	@other=$$(find $(MADE) ! -type l ! -user $$(id -u) ! -writable -print -quit 2>/dev/null); test -z "$$other" || { \
+		echo "$$other is another user's, who ran make here: sudo make clean takes it away" >&2; exit 1; }
 
 lint: $(VENV_STAMP)
 	$(VENV)/bin/ruff check $(SOURCES)
@@ -107,7 +116,7 @@ differential: $(VENV_STAMP)
 types: $(VENV_STAMP)
 	$(VENV)/bin/mypy
 
-$(VENV_STAMP): Makefile | check-python
+$(VENV_STAMP): Makefile | check-python own-checkout
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
