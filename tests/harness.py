@@ -597,8 +597,9 @@ def end_all(find: Callable[[], set[Process]]) -> set[Process]:
             found.setdefault((process.pid, process.start), process)
         return left
 
+    before: set[Process] = set()
     while left := look():
-        alive = any(not await_exit(process.pid, 0) for process in left)
+        alive = left != before or any(not await_exit(process.pid, 0) for process in left)
         stopped: set[int] = set()
         while alive and (fresh := {process.pid for process in left} - stopped) and time.monotonic() < deadline:
             for pid in fresh:  # all of them first, pass by pass, so that nothing forks away meanwhile
@@ -606,6 +607,7 @@ def end_all(find: Callable[[], set[Process]]) -> set[Process]:
             stopped |= fresh
             left = look()
         kill_all(left)
+        before = look()
         if not alive or time.monotonic() > deadline:
             break
     return set(found.values())
