@@ -99,27 +99,27 @@ class Tree:
                 found.add(node.module.split(".")[0])
         return found - {PACKAGE}
 
-    def needed_by(self, module: str, later: bool) -> set[str]:
-        """What importing `module` imports, however deep, and what functions import `later` on, if that is asked for."""
+    def loaded_with(self, module: str) -> set[str]:
+        """What importing `module` imports, however deep: what functions import later is not of it."""
         found: set[str] = set()
         waiting = {module}
         while waiting:
             name = waiting.pop()
             found.add(name)
             parents = {name.rpartition(".")[0]} & set(self.files)
-            waiting |= (self.inside(name, _that_run(self.parsed[name], later)) | parents) - found
+            waiting |= (self.inside(name, _at_loading(self.parsed[name])) | parents) - found
         return found
 
 
-def _that_run(node: ast.AST, later: bool) -> Iterator[ast.AST]:
-    """What runs of a module: nothing that is for type checkers, and functions only with `later`."""
+def _at_loading(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs as a module is imported: neither functions nor what is for type checkers."""
     for inner in ast.iter_child_nodes(node):
-        if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not later:
+        if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
         if isinstance(inner, ast.If) and isinstance(inner.test, ast.Name) and inner.test.id == "TYPE_CHECKING":
             continue
         yield inner
-        yield from _that_run(inner, later)
+        yield from _at_loading(inner)
 
 
 def floor_of(module: str) -> str:
@@ -209,6 +209,5 @@ RULES: tuple[Callable[[Tree, str], Iterator[str]], ...] = (
 
 SHIPPED = Tree(LIBRARY / PACKAGE)
 OF_THE_CALLER = [module for module in SHIPPED.files if floor_of(module) == "caller"]
-OF_THE_CLIENT = SHIPPED.needed_by(CLIENT, later=True)
-AT_ITS_START = SHIPPED.needed_by(CLIENT, later=False)
-IN_CONTAINERS = sorted(OF_THE_CLIENT.union(*(SHIPPED.needed_by(module, later=False) for module in OF_THE_CALLER)))
+IN_CONTAINERS = sorted(set().union(*map(SHIPPED.loaded_with, OF_THE_CALLER)))
+OF_THE_CLIENT = SHIPPED.loaded_with(CLIENT)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from floors import (
-    AT_ITS_START,
     BELOW,
     CLIENT,
     IN_CONTAINERS,
@@ -118,5 +117,5 @@ def test_the_client_loads_nothing_dear_and_nothing_of_the_service() -> None:
     imported = set(run.stdout.split())
     assert not TOO_DEAR & imported
     own = {name.partition(".")[2] for name in imported if name.split(".")[0] == PACKAGE}
-    assert own <= AT_ITS_START - RARE
+    assert own <= OF_THE_CLIENT - RARE
     assert {floor_of(name) for name in own} == {"", "caller", "core"}

@@ -16,14 +16,12 @@ except ImportError:
 
 from .. import __version__
 from ..core.errors import BuildError
-from ..core.protocol import requests
+from ..core.protocol import events, requests
 from . import client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, NoReturn, Optional, Sequence
-
-    from ..core.protocol import events
 
 USAGE = (
     "usage: build-cli [--timeout SECONDS] [--socket PATH] [--request-id ID] [--env NAME=VALUE]..."
@@ -136,8 +134,6 @@ def _run(options: Options) -> int:
     with connection:
         catcher = _SignalCatcher(connection)
         connection.send(request_of(options))
-        from ..core.protocol import events  # what only the answer needs is loaded while the service begins
-
         try:
             exit_ = _relay(connection, catcher)
         except events.ResponseError as exc:
@@ -171,10 +167,8 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
     )
 
 
-def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> "events.Exit":
+def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> events.Exit:
     """Write the build's output where this process's own would go, until the build's exit."""
-    from ..core.protocol import events
-
     for event in connection.events(catcher.wait):
         if isinstance(event, events.Exit):
             return event

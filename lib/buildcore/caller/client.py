@@ -17,13 +17,11 @@ except ImportError:
     import socket  # type: ignore[no-redef]
 
 from ..core.errors import BuildError
-from ..core.protocol import requests
+from ..core.protocol import events, requests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
-
-    from ..core.protocol import events
 
 DEFAULT_SOCKETS = ("/run/build-service/build-service.sock", "/run/build-service.sock")
 SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
@@ -57,6 +55,7 @@ class Connection:
 
     def __init__(self, connection: "socket.socket") -> None:
         self._socket = connection
+        self._reader = events.EventReader()
 
     def __enter__(self) -> "Connection":
         return self
@@ -90,11 +89,8 @@ class Connection:
         `wait` is called with the connection's descriptor before it is read, to return when it can be: for programs
         that have to hear signals meanwhile.
         """
-        from ..core.protocol import events  # only now: the request goes out the sooner, and the service begins with it
-
-        reader = events.EventReader()
         while True:
-            event = reader.next_event()
+            event = self._reader.next_event()
             if event is not None:
                 yield event
                 if isinstance(event, events.Exit):
@@ -107,8 +103,8 @@ class Connection:
             except ConnectionError:
                 data = b""
             if not data:
-                reader.receive_eof()
-            reader.receive_data(data)
+                self._reader.receive_eof()
+            self._reader.receive_data(data)
 
     def close(self) -> None:
         """Hang up; a build that still runs is cancelled."""
@@ -151,7 +147,7 @@ def run(
     env: "Optional[Mapping[str, str]]" = None,
     socket_path: "Optional[str]" = None,
     request_id: "Optional[str]" = None,
-) -> "events.Exit":
+) -> events.Exit:
     """Run `command` (its name and arguments) in the directory `cwd` on the service's host, to its end.
 
     `on_output` gets the stream ("stdout" or "stderr") and the bytes of every piece of output; `timeout_sec` is
@@ -171,8 +167,6 @@ def run(
     )
     with connect(socket_path) as connection:
         connection.send(request)
-        from ..core.protocol import events
-
         for event in connection.events():
             if isinstance(event, events.Exit):
                 return event
