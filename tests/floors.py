@@ -33,11 +33,18 @@ PURE = {
     "__future__", "_json", "binascii", "collections", "dataclasses", "difflib", "enum", "json", "posixpath", "re",
     "signal", "time", "types", "typing",
 }
-"""What core may import: nothing here opens, sends or starts anything, as it is used."""
+"""What core may import: nothing here opens, sends or starts anything, as far as PURE_PARTS lets it."""
 
-ASKS_THE_MACHINE = {"open", "print", "input", "exec", "eval", "__import__"}
-PURE_PARTS = {"time": {"gmtime", "strftime"}, "signal": {"Signals"}}
-"""What of two modules is no more than values."""
+PURE_PARTS = {"posixpath": {"join"}, "signal": {"Signals"}, "time": {"gmtime", "strftime"}}
+"""What of some modules is no more than values: only `from MODULE import NAME` shows that nothing else is used."""
+
+ASKS_THE_MACHINE = {
+    "open", "print", "input", "exec", "eval", "compile", "breakpoint", "globals", "vars", "__builtins__",
+}
+IMPORTS_BY_STRING = {"importlib", "__import__", "runpy", "pkgutil"}
+
+READS_TOML = "system.config"
+"""It looks for one of several modules by their names, which are in it."""
 
 MAX_LINES = 500
 
@@ -47,8 +54,6 @@ TOO_DEAR = {"argparse", "dataclasses", "inspect", "logging", "typing"}
 
 RARE = {"core.jsonplain"}
 """What the client imports only where it must."""
-
-TOML_OF_OLD_PYTHONS = {"system.config": {"tomli", "pip"}}
 
 STANDARD_LIBRARY = getattr(sys, "stdlib_module_names", None) or {
     *sys.builtin_module_names,
@@ -71,6 +76,19 @@ class Tree:
         parts = path.with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
+    def base(self, module: str, node: ast.ImportFrom) -> str:
+        """The whole name of what `module` imports from there."""
+        package = [PACKAGE, *filter(None, module.split("."))]
+        if self.files[module].name != "__init__.py":
+            package.pop()
+        above = package[: len(package) + 1 - node.level] if node.level else []
+        return ".".join([*above, *filter(None, [node.module])])
+
+    def imported(self, module: str) -> set[str]:
+        """The names that `module` has from elsewhere, and does not define itself."""
+        nodes = [node for node in ast.walk(self.parsed[module]) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        return {(alias.asname or alias.name).split(".")[0] for node in nodes for alias in node.names}
+
     def inside(self, module: str, nodes: Iterator[ast.AST] | None = None) -> set[str]:
         """The modules of the package that `module` imports, what only a type checker reads included."""
         found = set()
@@ -78,11 +96,7 @@ class Tree:
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                package = [PACKAGE, *filter(None, module.split("."))]
-                if self.files[module].name != "__init__.py":
-                    package.pop()
-                above = package[: len(package) + 1 - node.level] if node.level else []
-                base = ".".join([*above, *filter(None, [node.module])])
+                base = self.base(module, node)
                 names = {f"{base}.{alias.name}" for alias in node.names}
                 modules = {name for name in names if name.partition(".")[2] in self.files}
                 found |= modules if modules == names else modules | {base}
@@ -117,6 +131,8 @@ def _at_loading(node: ast.AST) -> Iterator[ast.AST]:
         if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
         if isinstance(inner, ast.If) and isinstance(inner.test, ast.Name) and inner.test.id == "TYPE_CHECKING":
+            yield from inner.orelse
+            yield from (each for other in inner.orelse for each in _at_loading(other))
             continue
         yield inner
         yield from _at_loading(inner)
@@ -154,6 +170,44 @@ def stands_apart(tree: Tree, module: str) -> Iterator[str]:
                 yield f"{module} imports {other}, another part of the operating system"
 
 
+def imports_by_name(tree: Tree, module: str) -> Iterator[str]:
+    """Nothing is imported in a way that this file does not see."""
+    for node in ast.walk(tree.parsed[module]):
+        if isinstance(node, ast.Import) and any(alias.name == PACKAGE for alias in node.names):
+            yield f"{module} imports the whole package"
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            yield f"{module} imports *"
+        names = _names(node) & IMPORTS_BY_STRING
+        if names and module != READS_TOML:
+            yield f"{module} uses {names.pop()}"
+
+
+def takes_what_is_defined_there(tree: Tree, module: str) -> Iterator[str]:
+    """A name is imported from where it is defined, and not by way of another module that imported it."""
+    for node in ast.walk(tree.parsed[module]):
+        if isinstance(node, ast.ImportFrom):
+            source = tree.base(module, node).partition(".")[2]
+            for alias in node.names:
+                if source in tree.files and f"{source}.{alias.name}".lstrip(".") not in tree.files:
+                    if alias.name in tree.imported(source):
+                        yield f"{module} takes {alias.name} from {source}, which imports it itself"
+
+
+def has_a_package(tree: Tree, module: str) -> Iterator[str]:
+    parent = module.rpartition(".")[0]
+    if parent not in tree.files:
+        yield f"{module} lies in a folder without an __init__.py"
+
+
+def _names(node: ast.AST) -> set[str]:
+    """The names that `node` itself is about."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    return {(node.module or "").split(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
+
+
 def is_in_no_circle(tree: Tree, module: str) -> Iterator[str]:
     if any(module in tree.inside(other) for other in _below(tree, module)):
         yield f"{module} imports itself in a circle"
@@ -175,20 +229,17 @@ def does_no_input_or_output(tree: Tree, module: str) -> Iterator[str]:
     imported = tree.outside(module)
     yield from (f"{module} imports {name}" for name in sorted(imported - PURE))
     for node in ast.walk(tree.parsed[module]):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ASKS_THE_MACHINE:
-            yield f"{module} calls {node.func.id}"
-        yield from (f"{module} uses {name}" for name in _named_parts(node) if name.split(".")[0] in imported)
-
-
-def _named_parts(node: ast.AST) -> Iterator[str]:
-    """What `node` names of the modules in PURE_PARTS that is not pure."""
-    if isinstance(node, ast.ImportFrom) and node.module in PURE_PARTS:
-        named = [(node.module, alias.name) for alias in node.names]
-    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in PURE_PARTS:
-        named = [(node.value.id, node.attr)]
-    else:
-        return
-    yield from (f"{owner}.{name}" for owner, name in named if name not in PURE_PARTS[owner])
+        yield from (f"{module} uses {name}" for name in sorted(_names(node) & ASKS_THE_MACHINE))
+        if isinstance(node, ast.Import):
+            yield from (f"{module} imports all of {name}" for name in sorted(_names(node) & set(PURE_PARTS)))
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            allowed = PURE_PARTS.get(node.module or "")
+            for alias in node.names:
+                if alias.name.startswith("_") or (allowed is not None and alias.name not in allowed):
+                    yield f"{module} uses {node.module}.{alias.name}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in imported:
+            if node.attr.startswith("_") or node.attr in STANDARD_LIBRARY:
+                yield f"{module} uses {node.value.id}.{node.attr}"
 
 
 def is_short(tree: Tree, module: str) -> Iterator[str]:
@@ -198,13 +249,12 @@ def is_short(tree: Tree, module: str) -> Iterator[str]:
 
 
 def is_standard_library(tree: Tree, module: str) -> Iterator[str]:
-    allowed = set(STANDARD_LIBRARY) | TOML_OF_OLD_PYTHONS.get(module, set())
-    yield from (f"{module} imports {name}" for name in sorted(tree.outside(module) - allowed))
+    yield from (f"{module} imports {name}" for name in sorted(tree.outside(module) - set(STANDARD_LIBRARY)))
 
 
 RULES: tuple[Callable[[Tree, str], Iterator[str]], ...] = (
-    stands_on_a_floor, imports_downward, examines_no_host, stands_apart, is_in_no_circle, does_no_input_or_output,
-    is_short, is_standard_library,
+    stands_on_a_floor, has_a_package, imports_downward, examines_no_host, stands_apart, imports_by_name,
+    takes_what_is_defined_there, is_in_no_circle, does_no_input_or_output, is_short, is_standard_library,
 )
 
 SHIPPED = Tree(LIBRARY / PACKAGE)

@@ -45,12 +45,22 @@ def test_the_map_in_the_design_page_has_every_module_on_its_floor() -> None:
     assert named == {module for module in SHIPPED.files if "." in module}
 
 
+PARTS = {
+    "__init__.py": "",
+    **{f"{floor}/__init__.py": "" for floor in BELOW},
+    **{f"{floor}/part.py": "x = 1\n" for floor in BELOW},
+    "system/linux.py": "",
+}
+"""A package in which nothing is wrong."""
+
+
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
         ("core/one", "from ..system import part", "core.one imports system.part, which is not below it"),
         ("core/one", "import buildcore.service.part", "core.one imports service.part, which is not below it"),
         ("core/deep/one", "from ...caller.part import x", "core.deep.one imports caller.part, which is not below it"),
+        ("core/one", "if TYPE_CHECKING: ...\nelse: from ..system import part", "core.one imports system.part"),
         ("system/one", "from ..service import part", "system.one imports service.part, which is not below it"),
         ("system/one", "from buildcore.caller import part", "system.one imports caller.part, which is not below it"),
         ("service/one", "from ..caller import part", "service.one imports caller.part, which is not below it"),
@@ -61,18 +71,31 @@ def test_the_map_in_the_design_page_has_every_module_on_its_floor() -> None:
         ("service/one", "from . import two", "service.one imports itself in a circle"),
         ("core/one", "import os", "core.one imports os"),
         ("core/one", "def f():\n    from socket import socket", "core.one imports socket"),
-        ("core/one", "def f(path):\n    return open(path)", "core.one calls open"),
-        ("core/one", "import time\ndef f():\n    return time.time()", "core.one uses time.time"),
+        ("core/one", "def f(path):\n    return open(path)", "core.one uses open"),
+        ("core/one", "lines = map(open, ())", "core.one uses open"),
+        ("core/one", "f = __builtins__['open']", "core.one uses __builtins__"),
+        ("core/one", "import time\ndef f():\n    return time.time()", "core.one imports all of time"),
+        ("core/one", "import time as t", "core.one imports all of time"),
         ("core/one", "from time import time", "core.one uses time.time"),
-        ("core/one", "import signal\nsignal.raise_signal(15)", "core.one uses signal.raise_signal"),
+        ("core/one", "from signal import raise_signal as r", "core.one uses signal.raise_signal"),
+        ("core/one", "from posixpath import exists", "core.one uses posixpath.exists"),
+        ("core/one", "from collections import _sys", "core.one uses collections._sys"),
+        ("core/one", "import dataclasses\ndataclasses.sys.exit()", "core.one uses dataclasses.sys"),
+        ("core/one", "import importlib", "core.one uses importlib"),
+        ("system/one", "from importlib import import_module as i", "system.one uses importlib"),
+        ("service/one", "__import__('requests')", "service.one uses __import__"),
+        ("caller/one", "import buildcore\nbuildcore.system.part.x", "caller.one imports the whole package"),
+        ("caller/one", "from ..core import *", "caller.one imports *"),
+        ("caller/one", "from .doctor import part", "caller.one takes part from caller.doctor, which imports it itself"),
+        ("core/folder/one", "", "core.folder.one lies in a folder without an __init__.py"),
         ("one", "", "one is in none of the folders"),
         ("service/one", "\n" * (MAX_LINES + 1), f"service.one has {MAX_LINES + 1} lines"),
         ("service/one", "import requests", "service.one imports requests"),
     ],
 )
 def test_what_breaks_a_rule_is_found(module: str, source: str, fault: str, tmp_path: Path) -> None:
-    parts = {f"{floor}/part.py": "x = 1\n" for floor in BELOW}
-    write_tree(tmp_path, {**parts, "system/linux.py": "", "service/two.py": "from . import one\n"})
+    write_tree(tmp_path, {**PARTS, "service/two.py": "from . import one\n", "core/deep/__init__.py": ""})
+    write_tree(tmp_path, {"caller/doctor.py": "from ..system import part\n"})
     assert faults(Tree(tmp_path)) == []
     write_tree(tmp_path, {f"{module}.py": source})
     found = faults(Tree(tmp_path))
@@ -83,9 +106,10 @@ def test_what_leads_downward_is_no_fault(tmp_path: Path) -> None:
     write_tree(
         tmp_path,
         {
-            "core/part.py": "import json, time\ntime.gmtime(0)\n",
+            **PARTS,
+            "core/part.py": "import json\nfrom time import gmtime\ngmtime(0)\n",
             "system/linux.py": "import os\n",
-            "system/part.py": "from . import linux\nfrom ..core import part\n",
+            "system/part.py": "from . import linux\nfrom ..core import part\nx = 1\n",
             "service/part.py": "from ..system.part import x\nfrom ..core import part\n",
             "caller/part.py": "from ..core import part\n",
             "caller/doctor.py": "from ..system import part\n",

@@ -83,7 +83,7 @@ def imported_names(tree: ast.AST, package: str) -> Iterator[str]:
     """
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
+            node = ast.Module(node.orelse, [])
         if isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             module = ".".join([*above, *filter(None, [node.module])])

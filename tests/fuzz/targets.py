@@ -81,7 +81,7 @@ def request_reader(data: bytes) -> None:
 
 
 def assert_fit(request: requests.Request) -> None:
-    """What policy and supervisor rely on."""
+    """What policy and launch rely on."""
     environment = [part for pair in (request.env or {}).items() for part in pair]
     for string in [request.command, request.cwd, *request.args, *environment, *(request.features or ())]:
         assert b"\0" not in string.encode("utf-8", "surrogateescape")

@@ -2,7 +2,7 @@
 
 The client starts once for every `make` in a container, and importing `json` would be a large part of that
 start. `json` is a thin layer over the C module `_json`; this takes what it needs from there. Where an interpreter has
-no such module (Debian's python3-minimal has neither), `jsonplain` does the same in Python. Used by `protocol` alone.
+no such module (Debian's python3-minimal has neither), `jsonplain` does the same in Python.
 """
 
 TYPE_CHECKING = False

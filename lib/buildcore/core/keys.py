@@ -66,9 +66,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
 )
 
 
-def read(
-    tables: Mapping[str, object], source: str, environ: Mapping[str, str], defaults: Settings = DEFAULTS
-) -> Settings:
+def read(tables: Mapping[str, object], source: str, environ: Mapping[str, str], defaults: Settings) -> Settings:
     """Return the settings that `tables`, those of a TOML document, describe; what they do not name is as in `defaults`.
 
     `source` names the document in messages; `defaults` are not checked. A non-empty BUILD_SERVICE_LOG_LEVEL in

@@ -7,9 +7,9 @@ that the settings do not allow.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
+from posixpath import join
 
 from . import arguments
 from .errors import BuildError
@@ -47,7 +47,7 @@ class View:
         if name == root:
             return self.host_root
         below = root.rstrip("/") + "/"
-        return posixpath.join(self.host_root, name[len(below) :]) if name.startswith(below) else path
+        return join(self.host_root, name[len(below) :]) if name.startswith(below) else path
 
 
 def _plain(path: str) -> str:

@@ -1,6 +1,6 @@
 """The values that the service works by: what each setting means, its unit and its default, stated once, here.
 
-`keys` fills these from a TOML file; `policy`, `server`, `session` and `logs` read them; a program that
+`keys` fills these from the tables of a configuration file; whoever needs one reads it here; a program that
 embeds the library may make them itself. This file does no I/O and checks no values: `values` does, where they
 come in from a person. Everything in it is immutable, so one `Settings` can be shared by all.
 """

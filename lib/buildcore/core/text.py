@@ -10,8 +10,8 @@ is pure: values in, text out, and it must never raise on a value because of what
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
+from time import gmtime, strftime
 
 MAX_LINE_BYTES = 8192
 """The longest line, its newline included, in bytes of UTF-8."""
@@ -75,7 +75,7 @@ def line(time_ms: int, level: str, target: str, message: str, fields: Mapping[st
 def _timestamp(time_ms: int) -> str:
     """Return milliseconds since the epoch as UTC in the form of RFC 3339."""
     seconds, milliseconds = divmod(time_ms, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{milliseconds:03}Z"
 
 
 def _fair_limit(sizes: Sequence[int], room: int) -> int:

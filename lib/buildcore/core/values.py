@@ -23,7 +23,7 @@ WRITE_BITS = 0o222
 """connect(2) on a Unix socket needs the write permission (unix(7))."""
 
 
-def read_text(value: object) -> str:
+def _read_text(value: object) -> str:
     if not isinstance(value, str):
         raise must_be("a string", value)
     return value
@@ -66,8 +66,8 @@ def read_schema_version(value: object) -> str:
     return SCHEMA_VERSION
 
 
-def read_absolute_path(value: object) -> str:
-    path = read_text(value)
+def _read_absolute_path(value: object) -> str:
+    path = _read_text(value)
     if not path.startswith("/"):
         raise must_be("an absolute path", value)
     _refuse_unprintable(path)
@@ -87,13 +87,13 @@ def _refuse_parent(path: str) -> None:
 
 
 def read_workspace_root(value: object) -> str:
-    path = read_absolute_path(value)
+    path = _read_absolute_path(value)
     _refuse_parent(path)
     return path
 
 
 def read_socket_path(value: object) -> str:
-    path = read_absolute_path(value)
+    path = _read_absolute_path(value)
     size = len(path.encode("utf-8"))
     if size > MAX_SOCKET_PATH_BYTES:
         raise Refused(("", f"must be at most {MAX_SOCKET_PATH_BYTES} bytes (unix(7)), not {size}"))
@@ -103,7 +103,7 @@ def read_socket_path(value: object) -> str:
 
 
 def read_socket_group(value: object) -> str:
-    group = read_text(value)
+    group = _read_text(value)
     if not group or group != group.strip() or not group.isprintable() or any(c in group for c in ":,/"):
         raise must_be("the name of a group", value)
     if group.isdigit():
@@ -126,14 +126,14 @@ def read_octal_mode(value: object) -> int:
 
 
 def read_log_directory(value: object) -> str:
-    return "" if value == "" else read_absolute_path(value)
+    return "" if value == "" else _read_absolute_path(value)
 
 
 def template(*needed: str) -> Reader:
     """Return the reader of a path template that names one of `needed` (placeholders), if any are given."""
 
     def read(value: object) -> str:
-        template = read_text(value)
+        template = _read_text(value)
         named = re.findall(r"\{([^{}]*)\}", template)
         for name in named:
             if name not in PLACEHOLDERS:
@@ -182,29 +182,29 @@ def read_variables(value: object) -> Mapping[str, str]:
     def read(name: str, inner: object) -> str:
         if not _is_variable(name):
             raise Refused(("", "not the name of an environment variable"))
-        text = read_text(inner)
+        text = _read_text(inner)
         if "\0" in text:
             raise Refused(("", f"must not hold a NUL: {shown(text)}"))
         return text
 
-    return read_entries(value, "a table of names and values", read)
+    return _read_entries(value, "a table of names and values", read)
 
 
 def read_commands(value: object) -> Mapping[str, str]:
-    """Read the allowlist, a table from names to absolute paths; `warnings` asks whether these exist."""
+    """Read the allowlist, a table from names to absolute paths; `config.warnings` asks whether these exist."""
 
     def read(name: str, inner: object) -> str:
         if not name or name.startswith("-") or "/" in name or " " in name or not name.isprintable():
             raise Refused(("", "a command's name has no slash, space or control character, no '-' in front"))
-        return read_absolute_path(inner)
+        return _read_absolute_path(inner)
 
-    commands = read_entries(value, "a table of names and paths", read)
+    commands = _read_entries(value, "a table of names and paths", read)
     if not commands:
         raise Refused(("", 'must name at least one command, such as make = "/usr/bin/make"'))
     return commands
 
 
-def read_entries(value: object, wanted: str, read: Callable[[str, object], str]) -> Mapping[str, str]:
+def _read_entries(value: object, wanted: str, read: Callable[[str, object], str]) -> Mapping[str, str]:
     """Read a table whose names are free; gather the faults of all its entries."""
     if not isinstance(value, Mapping):
         raise must_be(wanted, value)

@@ -121,6 +121,7 @@ class Arbiter:
         if not self._status.ready():
             self._log.warn("the service manager does not listen at NOTIFY_SOCKET")
         self._status.builds()
+        self._status.kick_watchdog()
 
     def _serve_once(self) -> None:
         ready = [key.fileobj for key, _ in self._selector.select(self._timers.wait_sec(time.monotonic()))]

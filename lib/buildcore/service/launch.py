@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..core.errors import BuildError
+from ..core.protocol.events import STDERR, STDOUT
 from ..core.text import escape
 from ..system import descriptors, signals
 
-STDOUT = "stdout"
-STDERR = "stderr"
 PIPE_BYTES = 256 << 10
 
 TOO_MANY_PROCESSES = "the user has too many processes (RLIMIT_NPROC)"
@@ -108,10 +107,7 @@ def _pipe() -> tuple[int, int]:
     """Return a pipe whose reading end does not block and that holds PIPE_BYTES where the system allows it."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_end, False)
-    try:
-        fcntl.fcntl(write_end, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)
-    except OSError:
-        pass  # fs.pipe-max-size or the user's share is used up: the default size serves
+    descriptors.set_pipe_size(write_end, PIPE_BYTES)
     return read_end, write_end
 
 

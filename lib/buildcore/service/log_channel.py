@@ -1,4 +1,4 @@
-"""What connects the log's senders and its writer, and what a record is on it: one finished line, one packet.
+"""What connects the log's senders and its writer, and what a packet on it is: one finished line, after a key or alone.
 
     senders --- line by line, SOCK_SEQPACKET, MSG_DONTWAIT ---> writer ---> build-service.log, .1, .2 ...
             --- one byte for each dropped line, a pipe  ------>        `--> standard error, if asked
@@ -9,7 +9,6 @@ meanwhile waits in the socket.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..core import text
+from ..system import descriptors
 
 TARGET = "build_service"
 
@@ -27,12 +27,10 @@ QUEUE_BYTES = 8 << 20
 DROP_PIPE_BYTES = 1 << 20
 """Drops that can be counted while the writer takes no notice of them, one byte each."""
 
-MAX_RECORD_BYTES = text.MAX_LINE_BYTES + len("4294967295\0")
+_MAX_PACKET_BYTES = text.MAX_LINE_BYTES + len("4294967295\0")
 SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
-# Linux's numbers: Python names SO_SNDBUFFORCE nowhere, the pipe sizes (fcntl(2)) since 3.10.
-_SO_SNDBUFFORCE = 32
-_F_SETPIPE_SZ = 1031
+_SO_SNDBUFFORCE = 32  # Linux's number (socket(7)); Python names it nowhere
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,47 @@ class Channel:
         sender, receiver, drop_sender, drop_receiver = descriptors
         return cls(socket.socket(fileno=sender), socket.socket(fileno=receiver), drop_sender, drop_receiver)
 
+    def is_open(self) -> bool:
+        """Tell whether this process may send."""
+        return self.sender.fileno() >= 0
+
+    def keep_sending(self) -> None:
+        """In a process that only sends: close the end that the arbiter and the writer need.
+
+        The reading end of the drop pipe stays: as long as the process itself holds it, counting a drop cannot
+        raise SIGPIPE, whatever that signal's disposition is.
+        """
+        self.receiver.close()
+
+    def keep_receiving(self) -> tuple[int, int]:
+        """In the writer: close the ends that senders need; return the others, of the lines and of the drops."""
+        self.sender.close()
+        os.close(self.drop_sender)
+        return self.receiver.fileno(), self.drop_receiver
+
     def send(self, packet: bytes) -> None:
-        """Send a record to the writer, or count it as dropped: this neither blocks nor fails."""
+        """Send a packet to the writer, or count it as dropped: this neither blocks nor fails."""
         try:
             self.sender.send(packet, SEND_FLAGS)
         except OSError:
             with suppress(OSError):  # the pipe is full, and the writer will say "at least"
                 os.write(self.drop_sender, b"\0")
+
+    def receive(self) -> bytes | None:
+        """Return the next packet, None when nothing waits, b"" when no sender is left; never blocks."""
+        try:
+            return self.receiver.recv(_MAX_PACKET_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def take_drops(self) -> tuple[int, bool]:
+        """Return how many packets were dropped since the last call, and whether it may be more; never blocks."""
+        room = descriptors.pipe_size(self.drop_receiver)
+        try:
+            drops = len(os.read(self.drop_receiver, room))
+        except BlockingIOError:
+            return 0, False
+        return drops, drops == room
 
     def close(self) -> None:
         # The socket first: the writer takes its end for "no more drops either".
@@ -77,8 +109,7 @@ def open_channel() -> Channel:
         sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, QUEUE_BYTES)
     except PermissionError:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_BYTES)
-    with suppress(OSError):  # an ordinary user with many pipes may not; the usual size will do
-        fcntl.fcntl(drop_sender, _F_SETPIPE_SZ, DROP_PIPE_BYTES)
+    descriptors.set_pipe_size(drop_sender, DROP_PIPE_BYTES)
     return Channel(sender, receiver, drop_sender, drop_receiver)
 
 
@@ -86,3 +117,14 @@ def record(level: str, message: str, fields: dict[str, object]) -> bytes:
     """Return the record as it goes over the socket and into the file."""
     now_ms = time.time_ns() // 1_000_000
     return text.line(now_ms, level, TARGET, message, fields).encode("utf-8") + b"\n"
+
+
+def keyed(uid: int, line: bytes) -> bytes:
+    """Return the packet of a line that counts as one of the caller's with this uid: see `core.limiter`."""
+    return b"%d\0" % uid + line
+
+
+def key_and_line(packet: bytes) -> tuple[bytes, bytes]:
+    """Return the key of a packet, b"" for none, and its line."""
+    key, _, line = packet.rpartition(b"\0")  # no line holds a NUL
+    return key, line

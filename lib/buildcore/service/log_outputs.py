@@ -22,7 +22,7 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
 
-class Output:
+class Target:
     """Where lines go. A line that broke off, as on a full disk, is ended before the next one begins."""
 
     broken_off = False
@@ -45,7 +45,7 @@ class Output:
 class Counted:
     """An output that may fail for a while: what it did not take is counted, and told in it later."""
 
-    def __init__(self, output: Output, complain: Callable[[OSError], None]) -> None:
+    def __init__(self, output: Target, complain: Callable[[OSError], None]) -> None:
         self._output = output
         self._complain = complain
         self._lost = 0
@@ -72,7 +72,7 @@ class Counted:
         return True
 
 
-class Console(Output):
+class Console(Target):
     """The standard error that the service was started with; systemd's journal reads it there.
 
     It must not block, and O_NONBLOCK must not be set on it: it is shared with whoever started the service. So
@@ -110,7 +110,7 @@ class Console(Output):
         return os.write(self._descriptor, data[: select.PIPE_BUF])
 
 
-class File(Output):
+class File(Target):
     """The log file, FILE_NAME, and before it FILE_NAME.1 (the youngest) and so on, `max_files` in all.
 
     Another daemon may write to the same file for a while: the sessions of the last one end their builds after

@@ -7,13 +7,11 @@ hands.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import math
 import os
 import select
 import signal
-import socket
 import time
 from typing import NoReturn
 
@@ -21,14 +19,13 @@ from ..core.limiter import Limiter
 from ..core.settings import Logging
 from ..system import descriptors
 from ..system.signals import SignalQueue
-from .log_channel import MAX_RECORD_BYTES, Channel, record
+from .log_channel import Channel, key_and_line, record
 from .log_outputs import FILE_NAME, Console, Counted, File, drop_line, reason_of
 
 RETIRE = signal.SIGUSR1
 WRITER_UMASK = 0o077
 
 _BATCH_LINES = 256  # lines written before the drops are looked at again
-_F_GETPIPE_SZ = 1032  # fcntl(2); Python names it since 3.10
 
 # The writer outlives what ends the arbiter, so that it writes the arbiter's last lines; SIGPIPE and SIGTTOU
 # come from a console that went away or is in the hands of another job, and must not end or stop the file.
@@ -60,9 +57,7 @@ def _writer_process(config: Logging, channel: Channel) -> NoReturn:
     try:
         # Nothing inherited may be finalised here: it could close a number that by then is the log file's.
         gc.freeze()
-        channel.sender.close()
-        os.close(channel.drop_sender)
-        descriptors.close_all_but({descriptors.STDERR, channel.receiver.fileno(), channel.drop_receiver})
+        descriptors.close_all_but({descriptors.STDERR, *channel.keep_receiving()})
         descriptors.fill_standard()
         os.chdir("/")
         os.umask(WRITER_UMASK)
@@ -92,9 +87,7 @@ class _Writer:
 
     def __init__(self, config: Logging, channel: Channel) -> None:
         self._limiter = Limiter()
-        self._receiver = channel.receiver
-        self._drop_receiver = channel.drop_receiver
-        self._drop_capacity = fcntl.fcntl(channel.drop_receiver, _F_GETPIPE_SZ)
+        self._channel = channel
         self._path = os.path.join(config.directory, FILE_NAME)
         self._console = Counted(Console(descriptors.STDERR), lambda exc: None)
         self._outputs = [Counted(File(config), self._complain)] if config.directory else []
@@ -103,8 +96,8 @@ class _Writer:
 
     def run(self) -> None:
         poll = select.poll()
-        poll.register(self._receiver, select.POLLIN)
-        poll.register(self._drop_receiver, select.POLLIN)
+        poll.register(self._channel.receiver, select.POLLIN)
+        poll.register(self._channel.drop_receiver, select.POLLIN)
         retired = SignalQueue((RETIRE,))
         poll.register(retired, select.POLLIN)
         more = True
@@ -122,19 +115,16 @@ class _Writer:
     def _write_batch(self) -> bool:
         """Write what waits, up to _BATCH_LINES; return False when nothing waits and no sender is left."""
         for _ in range(_BATCH_LINES):
-            try:
-                line = self._receiver.recv(MAX_RECORD_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return True
-            if not line:
-                return False
-            self._take(line)
+            packet = self._channel.receive()
+            if not packet:
+                return packet is None
+            self._take(packet)
         return True
 
     def _take(self, packet: bytes) -> None:
-        key, mark, line = packet.partition(b"\0")  # no line holds a NUL
-        if not mark:
-            self._put(packet)
+        key, line = key_and_line(packet)
+        if not key:
+            self._put(line)
             return
         now = time.monotonic()
         self._report_left_out(now)
@@ -147,12 +137,9 @@ class _Writer:
             self._put(record("warn", "further refusals of a caller were left out", fields))
 
     def _report_drops(self) -> None:
-        try:
-            drops = len(os.read(self._drop_receiver, self._drop_capacity))
-        except BlockingIOError:
-            return
+        drops, at_least = self._channel.take_drops()
         if drops:
-            self._put(drop_line(drops, at_least=drops == self._drop_capacity))
+            self._put(drop_line(drops, at_least))
 
     def _complain(self, exc: OSError) -> None:
         fields: dict[str, object] = {"path": self._path, "error": reason_of(exc)}

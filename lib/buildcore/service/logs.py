@@ -18,7 +18,7 @@ from ..core.errors import BuildError
 from ..core.settings import LEVELS, Logging
 from ..system import descriptors
 from . import log_writer
-from .log_channel import Channel, open_channel, record
+from .log_channel import Channel, keyed, open_channel, record
 from .log_outputs import File, reason_of
 
 
@@ -50,7 +50,7 @@ class Log:
 
     def refusal(self, uid: int, message: str, /, **fields: object) -> None:
         """Like `warn`, for what a caller with this uid can bring about as often as it likes: see `limiter`."""
-        self._send("warn", message, fields, b"%d\0" % uid)
+        self._send("warn", message, fields, uid)
 
     def info(self, message: str, /, **fields: object) -> None:
         self._send("info", message, fields)
@@ -84,16 +84,12 @@ class Log:
         os.kill(self.writer_pid, log_writer.RETIRE)
 
     def in_child(self) -> None:
-        """For a forked session: close the end that only the arbiter and the writer need.
-
-        The reading end of the drop pipe stays: as long as the process itself holds it, counting a drop cannot
-        raise SIGPIPE, whatever that signal's disposition is.
-        """
-        self._channel.receiver.close()
+        """For a forked session: close what only the arbiter and the writer need."""
+        self._channel.keep_sending()
 
     def close(self) -> None:
         """Send no more from here. The writer ends when all that hold this `Log` have closed it or ended."""
-        if not self._closed():
+        if self._channel.is_open():
             self._channel.close()
 
     def wait_writer(self) -> None:
@@ -104,12 +100,10 @@ class Log:
         with suppress(ChildProcessError):  # the arbiter's own reaping came first
             os.waitpid(self.writer_pid, 0)
 
-    def _send(self, level: str, message: str, fields: dict[str, object], key: bytes = b"") -> None:
-        if level in self._levels and not self._closed():
-            self._channel.send(key + record(level, message, fields))
-
-    def _closed(self) -> bool:
-        return self._channel.sender.fileno() < 0
+    def _send(self, level: str, message: str, fields: dict[str, object], uid: int | None = None) -> None:
+        if level in self._levels and self._channel.is_open():
+            line = record(level, message, fields)
+            self._channel.send(line if uid is None else keyed(uid, line))
 
 
 def start(config: Logging) -> Log:

@@ -212,7 +212,4 @@ def _tidy_descriptors(ready_fd: int | None) -> None:
             fcntl.fcntl(ready_fd, fcntl.F_GETFD)
         except (OSError, OverflowError, ValueError):
             raise UsageError(f"--ready-fd {ready_fd}: not an open descriptor") from None
-    for fd in descriptors.numbers():
-        if fd > descriptors.STDERR:
-            with suppress(OSError):  # the listing's own is gone already
-                os.set_inheritable(fd, False)
+    descriptors.keep_from_programs()

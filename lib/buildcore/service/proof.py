@@ -12,6 +12,7 @@ import shutil
 
 from ..core.errors import BuildError
 from ..core.policy import DEFAULT_PATH
+from ..core.protocol import events
 from ..core.settings import Settings
 from ..system import identity
 from . import launch
@@ -82,8 +83,8 @@ def _shown_by(settings: Settings, ids: identity.Identity, tool: str, path: str) 
     output = {stream: _read_all(fd) for stream, fd in build.pipes.items()}
     _, status = os.waitpid(build.pid, 0)
     if status:
-        raise ProofError(f"{program} {path} ended with wait status {status}: {output[launch.STDERR].strip()}")
-    return output[launch.STDOUT]
+        raise ProofError(f"{program} {path} ended with wait status {status}: {output[events.STDERR].strip()}")
+    return output[events.STDOUT]
 
 
 def _read_all(fd: int) -> str:

@@ -100,8 +100,7 @@ class Reloader:
             self._trial.kill()
 
     def _refuse(self, refusal: BuildError) -> None:
-        if not self._server.is_listening():
-            self._server.listen_again()
+        self._server.listen_again()
         faults = str(refusal).splitlines()
         for fault in faults:
             self._log.error("reload refused, everything stays as it was", fault=fault)

@@ -61,19 +61,19 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def leave_waiting(self, seconds: float) -> None:
         """Accept nobody for so long: new callers wait in the socket."""
-        if self.listen_again not in self._timers:
+        if self.is_listening():
             self._selector.unregister(self.socket)
         self._timers.set(self.listen_again, time.monotonic() + seconds)
 
     def listen_again(self) -> None:
         """Accept callers again, if they were left waiting."""
         self._timers.cancel(self.listen_again)
-        if self.socket not in self._selector.get_map():
+        if not self.is_listening():
             self._selector.register(self.socket, selectors.EVENT_READ)
 
     def is_listening(self) -> bool:
         """Tell whether callers are accepted now."""
-        return self.listen_again not in self._timers
+        return self.socket in self._selector.get_map()
 
     def turn_away_the_waiting(self, line: str) -> None:
         """Accept whoever waits in the socket's queue, and tell each in one line that it is not served."""

@@ -20,10 +20,7 @@ class Status:
 
     def ready(self) -> bool:
         """Say that callers are served; return False when there is a manager that could not be told."""
-        heard = self._manager.tell("READY=1")
-        if self._manager.watchdog_sec is not None:
-            self._kick_watchdog()
-        return heard
+        return self._manager.tell("READY=1")
 
     def builds(self) -> None:
         """Say how many builds run, where that is news."""
@@ -49,7 +46,8 @@ class Status:
             f"EXTEND_TIMEOUT_USEC={round(patience_sec * 2e6)}",
         )
 
-    def _kick_watchdog(self) -> None:
-        assert self._manager.watchdog_sec is not None
-        self._manager.tell("WATCHDOG=1")
-        self._timers.set(self._kick_watchdog, time.monotonic() + self._manager.watchdog_sec)
+    def kick_watchdog(self) -> None:
+        """Say that the arbiter is alive, now and as often as the manager wants to hear it."""
+        if self._manager.watchdog_sec is not None:
+            self._manager.tell("WATCHDOG=1")
+            self._timers.set(self.kick_watchdog, time.monotonic() + self._manager.watchdog_sec)

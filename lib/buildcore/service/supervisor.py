@@ -1,14 +1,13 @@
 """Sees one started build to its end: carries its output, and leaves nothing of it running.
 
-`supervise` is called in a process that has no other children, a session as a rule; it obeys the command that
-it is given and decides nothing about whether it may run. What the build writes goes to a `Link`, which also
-brings the caller's cancellation; this file knows no sockets and no protocol. It never gives the link more
-than one read of each pipe beyond what it has room for, however slow the reader is, and it never polls: it
-sleeps until a pipe, the link, a signal or a deadline has something for it.
+`supervise` is called in a process that has no other children, a session as a rule. `launch` has started the build,
+`output` carries what it writes to a `Link`, which also brings the caller's cancellation; here is what waits for all of
+them, and decides when the build is over. It never polls: it sleeps until a pipe, the link, a signal or a deadline has
+something for it.
 
-The ends of a build: the main process exits; the timeout; the caller cancels or goes away; the service stops.
-All but the first climb one ladder (`core.ladder`): a signal to everything of the build, `grace_sec` later the next one,
-and SIGKILL at last. What the main process leaves behind climbs it too, and delays nothing.
+The ends of a build: the main process exits; the timeout; the caller cancels or goes away; the service stops. All but
+the first climb the ladder (`core.ladder`), each signal of which goes to everything of the build. What the main process
+leaves behind climbs it too, and delays nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +21,10 @@ from contextlib import suppress
 
 from ..core.endings import CANCELLED, COMPLETED, STOPPED, TIMED_OUT, Ending
 from ..core.ladder import KILL_ATTEMPTS, KILL_WAIT_SEC, Ladder
+from ..core.timers import LONGEST_WAIT_SEC
 from ..system import processes, signals
 from .launch import Build, Command
 from .output import Link, Output
-
-_LONGEST_WAIT_SEC = 86400.0  # epoll_wait(2) takes no more than 2^31 milliseconds
 
 
 def signal_below(signum: int) -> None:
@@ -46,7 +44,8 @@ def supervise(
 
     `queue` catches SIGCHLD, and SIGTERM by which the service stops. `signal_all` sends a signal to everything
     of the build. `ended` is called once, as soon as nothing of the build runs: a slow reader may take its output
-    for long after that. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
+    for long after that. The build's pipes are closed in the end. The calling process is a subreaper
+    (`linux.set_child_subreaper`) without other children.
     """
     # poll(2) needs no descriptor of its own, so that a machine without any cannot leave a started build alone.
     with selectors.PollSelector() as selector:
@@ -54,7 +53,7 @@ def supervise(
 
 
 class _Supervision:
-    """The state of one `supervise` call: what is still open, where on the ladder it stands, what is next."""
+    """The state of one `supervise` call: what has ended, what is waited for, what is next."""
 
     def __init__(
         self,
@@ -149,7 +148,7 @@ class _Supervision:
         deadlines = [at for at in (self._deadline, self._patience_ends) if at is not None]
         if not deadlines:
             return None
-        return max(0.0, min(*deadlines, time.monotonic() + _LONGEST_WAIT_SEC) - time.monotonic())
+        return max(0.0, min(*deadlines, time.monotonic() + LONGEST_WAIT_SEC) - time.monotonic())
 
     # --- ends ---
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Collection
 from contextlib import suppress
 
 STDERR = 2
+
+# Linux's numbers (fcntl(2)): Python names them since 3.10.
+_F_SETPIPE_SZ = 1031
+_F_GETPIPE_SZ = 1032
 
 
 def fill_standard() -> None:
@@ -16,14 +21,33 @@ def fill_standard() -> None:
     os.close(fd)
 
 
-def numbers() -> list[int]:
-    """Return what is open now; one of them, which this listing itself took, is closed again."""
-    return [int(name) for name in os.listdir("/proc/self/fd")]
-
-
 def close_all_but(keep: Collection[int]) -> None:
     """Close every descriptor that is not in `keep`."""
-    for fd in numbers():
+    for fd in _numbers():
         if fd not in keep:
             with suppress(OSError):  # the listing's own is gone already
                 os.close(fd)
+
+
+def keep_from_programs() -> None:
+    """Let no descriptor but the standard ones pass execve(2)."""
+    for fd in _numbers():
+        if fd > STDERR:
+            with suppress(OSError):  # the listing's own is gone already
+                os.set_inheritable(fd, False)
+
+
+def set_pipe_size(fd: int, size: int) -> None:
+    """Have a pipe hold `size` bytes where the system allows it: a user may be out of its share (pipe(7))."""
+    with suppress(OSError):
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, size)
+
+
+def pipe_size(fd: int) -> int:
+    """Return how many bytes a pipe holds."""
+    return int(fcntl.fcntl(fd, _F_GETPIPE_SZ))
+
+
+def _numbers() -> list[int]:
+    """Return what is open now; one of them, which this listing itself took, is closed again."""
+    return [int(name) for name in os.listdir("/proc/self/fd")]
