@@ -17,7 +17,8 @@ from pathlib import Path
 
 import harness
 import harness_world
-from harness import BIN, TREE, Process, Service
+from daemon import Service, running_service
+from harness import BIN, TREE, Process
 
 ROUNDS = 30
 OUTPUT_BYTES = 300_000_000
@@ -165,7 +166,7 @@ def memory(service: Service, dist: Path) -> None:
 
 def main() -> None:
     flavour = "root" if harness_world.inside() else "user"
-    with harness.running_service(flavour) as service:
+    with running_service(flavour) as service:
         dist = service.daemon.directory / "dist"
         subprocess.run(
             [os.path.join(harness.python_directory(), "python3"), TREE / "etc/packaging/dist.py", "--output", dist],

@@ -18,7 +18,8 @@ from hypothesis import settings as hypothesis_settings
 
 import harness
 import leftovers
-from harness import Process, Service
+from daemon import Service, running_service
+from harness import Process
 from harness_world import User, inside
 
 TEST_LIMIT_SEC = float(os.environ.get("BUILD_TEST_LIMIT_SEC", "180"))
@@ -210,7 +211,7 @@ def start_service() -> Iterator[Callable[..., Service]]:
     with contextlib.ExitStack() as stack:
 
         def start(flavour: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Service:
-            return stack.enter_context(harness.running_service(flavour, settings, **options))
+            return stack.enter_context(running_service(flavour, settings, **options))
 
         yield start
 

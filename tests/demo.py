@@ -14,7 +14,8 @@ from pathlib import Path
 
 import harness
 import harness_world
-from harness import BIN, Daemon
+from daemon import Daemon
+from harness import BIN
 from harness_world import DEV1, DEV2, User
 
 PROJECT = {

@@ -15,7 +15,7 @@ from typing import Any
 
 import harness
 from buildcore.system import identity
-from harness import Service
+from daemon import Service
 from harness_world import User
 from wire import output_bytes
 

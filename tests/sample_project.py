@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import harness
-from harness import Service
+from daemon import Service
 from harness_world import User
 
 # The library: one source a function of one unsigned number, as {name: body}.

@@ -28,7 +28,8 @@ from typing import NamedTuple
 import harness
 import harness_world
 from bench import table
-from harness import TREE, Daemon, Service
+from daemon import Daemon, Service
+from harness import TREE
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User
 from wire import RawCaller, at_rest
 

@@ -21,7 +21,8 @@ from buildcore.caller import build_cli
 from buildcore.core import keys, settings
 from buildcore.core.protocol import events, requests
 from buildcore.system import config
-from harness import BIN, TREE, Service, write_tree
+from daemon import Service
+from harness import BIN, TREE, write_tree
 from harness_world import ROOT
 
 DOCUMENTS = {

@@ -22,7 +22,8 @@ import pytest
 
 import harness
 import tools
-from harness import TREE, Service, write_tree
+from daemon import Service
+from harness import TREE, write_tree
 from harness_world import User
 
 SERVICE, CLIENT = "build-service", "build-service-client"

@@ -15,8 +15,9 @@ import pytest
 
 import harness
 import tools
+from daemon import Service
 from floors import LIBRARY, OF_THE_CLIENT, SHIPPED, floor_of
-from harness import BIN, SYSTEM_PATH, TREE, Service, other_pythons, write_tree
+from harness import BIN, SYSTEM_PATH, TREE, other_pythons, write_tree
 from harness_world import ROOT
 from test_documents import DOCUMENTS, links
 

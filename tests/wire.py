@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Any
 
 import harness
-from harness import PATIENCE_SEC, Daemon, Process, Service, await_exit, descendants, give, processes, run_as
+from daemon import Daemon, Service
+from harness import PATIENCE_SEC, Process, await_exit, descendants, give, processes, run_as
 from harness_world import User
 
 READ_BYTES = 1 << 16

@@ -26,8 +26,9 @@ from typing import Any
 import pytest
 
 import harness
+from daemon import Service, merged, toml
 from fake_server import CALLER, FakeServer
-from harness import BIN, SYSTEM_PATH, Service, other_pythons, read_until, run_as, write_tree
+from harness import BIN, SYSTEM_PATH, other_pythons, read_until, run_as, write_tree
 from harness_world import inside
 from wire import WAITING, Gate, assert_ended, at_rest, await_handler, foreign_processes, waiting_make
 
@@ -192,8 +193,8 @@ def test_everything_behind_the_command_is_the_commands(one: Service) -> None:
         one.daemon.directory / "tools", {"show": '#!/bin/sh\nfor a do printf "<%s>" "$a"; done\n'}, one.daemon.user
     )
     one.daemon.stop()
-    settings = harness.merged(one.daemon.settings, {"build": {"commands": {"show": str(tool / "show")}}})
-    write_tree(one.daemon.directory, {"config.toml": harness.toml(settings)}, one.daemon.user)
+    settings = merged(one.daemon.settings, {"build": {"commands": {"show": str(tool / "show")}}})
+    write_tree(one.daemon.directory, {"config.toml": toml(settings)}, one.daemon.user)
     one.daemon.start()
     arguments = ["--timeout", "x", "--socket=/none", "--help", "--", "-", "", "a b", "*", "$HOME", "new\nline", "'\"\\"]
     done = one.run("show", *arguments)

@@ -21,7 +21,8 @@ import pytest
 import harness
 import tools
 from buildcore.caller import build_cli, build_ctl
-from harness import BIN, SYSTEM_PATH, TREE, Service, write_tree
+from daemon import Service, installed_tools
+from harness import BIN, SYSTEM_PATH, TREE, write_tree
 from harness_world import inside
 
 StartService = Callable[..., Service]
@@ -51,7 +52,7 @@ def service(start_service: StartService) -> Service:
 
 
 def serving(start_service: StartService, commands: Mapping[str, str]) -> Service:
-    settings = {"build": {"commands": {**dict.fromkeys(harness.installed_tools()), **commands}}}
+    settings = {"build": {"commands": {**dict.fromkeys(installed_tools()), **commands}}}
     service = start_service("root" if inside() else "user", settings)
     makefiles = {"Makefile": "alpha:\nbeta:\n", "sub/Makefile": "gamma:\n"}
     write_tree(service.workspace, {"some.toml": "", "some.sock": "", **makefiles}, service.caller)

@@ -16,8 +16,9 @@ import pytest
 
 import harness
 from buildcore.caller import doctor
+from daemon import Service, installed_tools, merged, toml
 from fake_server import CALLER, FakeServer
-from harness import BIN, SYSTEM_PATH, Service, other_pythons, run_as, write_tree
+from harness import BIN, SYSTEM_PATH, other_pythons, run_as, write_tree
 from harness_world import DEV1, OUTSIDER, UID_WITHOUT_ACCOUNT, User, inside
 from wire import at_rest
 
@@ -377,7 +378,7 @@ def test_without_standard_output_it_judges_all_the_same(one: Service) -> None:
 def on_host(service: Service, **settings: Any) -> dict[str, str]:
     """The findings of the daemon's own user, with its configuration."""
     config = service.daemon.config
-    write_tree(config.parent, {"config.toml": harness.toml(harness.merged(service.daemon.settings, settings))})
+    write_tree(config.parent, {"config.toml": toml(merged(service.daemon.settings, settings))})
     env = {"PATH": harness.daemon_path()}
     return findings(ctl(service, "doctor", "--config", str(config), user=service.daemon.user, env=env))
 
@@ -464,7 +465,7 @@ def test_in_a_container_the_wrapper_is_looked_for(
 
 
 def test_commands_lists_what_is_allowed(start_service: StartService) -> None:
-    commands = {**dict.fromkeys(harness.installed_tools()), "make": "/usr/bin/make", "id": "/usr/bin/id"}
+    commands = {**dict.fromkeys(installed_tools()), "make": "/usr/bin/make", "id": "/usr/bin/id"}
     service = start_service("root" if inside() else "user", {"build": {"commands": commands}})
     done = ctl(service, "commands")
     assert (done.stdout, done.stderr, done.returncode) == ("id\nmake\n", "", 0)

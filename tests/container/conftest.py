@@ -13,7 +13,7 @@ import pytest
 
 import harness
 from container import podman, world
-from harness import Daemon
+from daemon import Daemon, merged
 from harness_world import User
 
 collect_ignore_glob = [] if world.inside() else ["test_*.py"]
@@ -55,7 +55,7 @@ def start_daemon(no_orphans: None) -> Iterator[Callable[..., Daemon]]:
 
         def start(settings: Mapping[str, Any] | None = None, **options: Any) -> Daemon:
             usual = {"service": {"socket_path": str(podman.SOCKET)}}
-            return stack.enter_context(Daemon(harness.merged(usual, settings or {}), **options))
+            return stack.enter_context(Daemon(merged(usual, settings or {}), **options))
 
         yield start
 

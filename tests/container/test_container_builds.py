@@ -12,7 +12,8 @@ import pytest
 from container.podman import ENVIRONMENT, IMAGE, KEEP_ID, RUN_DIRECTORY, WORKSPACE, mounts, run
 from container.terminal import Terminal
 from container.world import PODMAN_USER, RUNTIME_DIRECTORY
-from harness import Daemon, write_tree
+from daemon import Daemon
+from harness import write_tree
 from harness_world import ROOT
 
 HOME = PODMAN_USER.home

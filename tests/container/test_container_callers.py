@@ -8,7 +8,8 @@ import pytest
 
 from container.podman import KEEP_GROUPS, KEEP_ID, SOCKET, mounts, run
 from container.world import PODMAN_USER, SUBID_START
-from harness import Daemon, write_tree
+from daemon import Daemon
+from harness import write_tree
 
 SHOW_IDENTITY = "all:\n\t@id -u; id -g; id -G; touch made\n"
 

@@ -10,7 +10,7 @@ import pytest
 
 from container.podman import AS_USER, KEEP_GROUPS, KEEP_ID, SOCKET, mounts, run, running
 from container.world import BUILD_CTL, PODMAN_USER
-from harness import Daemon
+from daemon import Daemon
 
 WITH_BUILD_CTL = [f"--volume={BUILD_CTL}:/usr/local/bin/build-ctl:ro"]
 """Images need not have the program."""

@@ -11,7 +11,8 @@ import pytest
 
 from container.podman import SOCKET, Container, mounts, running
 from container.world import PODMAN_USER
-from harness import PATIENCE_SEC, Daemon, text, write_tree
+from daemon import Daemon
+from harness import PATIENCE_SEC, text, write_tree
 from harness_world import BUILDERS_GID
 from manager import Manager, await_connection
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import PATIENCE_SEC, Daemon, Service, await_exit, write_tree
+from daemon import Daemon, Service
+from harness import PATIENCE_SEC, await_exit, write_tree
 from harness_world import DEV1, inside
 from manager import PASS_AS_3, Manager, await_connection
 from wire import Gate, RawCaller

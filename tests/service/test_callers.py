@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import Service, run_as, write_tree
+from daemon import Service
+from harness import run_as, write_tree
 from harness_world import (
     BUILDERS_GID,
     DEV1,

@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import BIN, Daemon, Service, await_exit, read_until, run_as, write_tree
+from daemon import Daemon, Service, toml
+from harness import BIN, await_exit, read_until, run_as, write_tree
 from harness_world import DEV1, DEV2, OUTSIDER, User, inside
 from wire import (
     WAITING,
@@ -162,7 +163,7 @@ def test_a_ready_descriptor_that_is_not_open_is_one_line(daemon: Daemon, number:
 @pytest.mark.parametrize("prefork", [0, 2])
 def test_the_ready_descriptor_gets_one_line_and_is_closed_while_the_service_runs(daemon: Daemon, prefork: int) -> None:
     daemon.settings["service"]["prefork"] = prefork
-    write_config(daemon, harness.toml(daemon.settings))
+    write_config(daemon, toml(daemon.settings))
     reader, writer = os.pipe()
     argv = [BIN / "build-service", "--config", daemon.config, "--ready-fd", str(writer)]
     with harness.popen_as(daemon.user, argv, "/", {"PATH": harness.daemon_path()}, pass_fds=[writer]) as process:
@@ -224,7 +225,7 @@ def test_a_users_own_service_lives_below_its_xdg_directories_and_builds(single: 
     work = directory / "work" / user.name / "workspace"
     settings = {"build": {"workspace_root": str(directory / "work")}}
     files = {
-        "config/build-service/config.toml": harness.toml(settings),
+        "config/build-service/config.toml": toml(settings),
         "run/.keep": "",
         "state/.keep": "",
         str(work.relative_to(directory) / "Makefile"): "all:\n\t@id -un\n",
@@ -337,7 +338,7 @@ def test_until_it_is_opened_the_socket_is_its_owners_alone(daemon: Daemon) -> No
 
 def test_a_group_that_does_not_exist_is_one_line(daemon: Daemon) -> None:
     daemon.settings["service"]["socket_group"] = "no-such-group"
-    write_config(daemon, harness.toml(daemon.settings))
+    write_config(daemon, toml(daemon.settings))
     if daemon.user.uid == 0:
         expected = "build-service: service.socket_group: there is no group no-such-group on this host\n"
         assert start_and_fail(daemon) == expected
@@ -348,7 +349,7 @@ def test_a_group_that_does_not_exist_is_one_line(daemon: Daemon) -> None:
 
 def test_a_directory_that_cannot_be_made_is_one_line(daemon: Daemon) -> None:
     daemon.settings["service"]["socket_path"] = str(daemon.directory / "a/b/c.sock")
-    write_config(daemon, harness.toml(daemon.settings))
+    write_config(daemon, toml(daemon.settings))
     line = start_and_fail(daemon)
     assert line == f"build-service: cannot listen on {daemon.directory}/a/b/c.sock: No such file or directory\n"
 

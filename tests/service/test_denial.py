@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon import Service
 from forked import exit_code, fork
-from harness import PATIENCE_SEC, Service, descendants, write_tree
+from harness import PATIENCE_SEC, descendants, write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User, inside
 from wire import WAITING, Gate, RawCaller, at_rest
 

@@ -26,7 +26,8 @@ import pytest
 
 import harness
 import tools
-from harness import PATIENCE_SEC, Service, await_exit, descendants, read_until, write_tree
+from daemon import Service
+from harness import PATIENCE_SEC, await_exit, descendants, read_until, write_tree
 from harness_world import inside
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, foreign_processes, limit, parent_of, waiting_make
 

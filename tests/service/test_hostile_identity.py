@@ -20,8 +20,9 @@ import pytest
 
 import harness
 import tools
+from daemon import Service, running_service
 from forked import in_child, running
-from harness import Service, running_service, write_tree
+from harness import write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, LIBS_GID, User
 from hostile import become, build_on, connect, first_process, pid_namespace, until
 from wire import WAITING, Gate, RawCaller, acting_as, assert_ended, at_rest, waiting_make

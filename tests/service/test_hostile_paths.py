@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import harness
+from daemon import Service, running_service
 from forked import running
-from harness import Service, popen_as, running_service, write_tree
+from harness import popen_as, write_tree
 from harness_world import DEV1, DEV2, MS_NODEV, MS_NOSUID
 from hostile import become
 from wire import RawCaller, at_rest

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import Service, popen_as, run_as, running_service, write_tree
+from daemon import Service, running_service
+from harness import popen_as, run_as, write_tree
 from harness_world import DEV1
 from hostile import first_process, pid_namespace
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, foreign_processes, parent_of, waiting_make

@@ -18,7 +18,8 @@ import harness
 import tools
 from buildcore.core.limiter import LINES, WINDOW_SEC, Limiter
 from buildcore.system import subids
-from harness import Daemon, Service, write_tree
+from daemon import Daemon, Service
+from harness import write_tree
 from harness_world import DEV1, DEV2, User
 from wire import WAITING, Gate, RawCaller, at_rest
 

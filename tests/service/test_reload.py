@@ -16,7 +16,8 @@ import pytest
 
 import harness
 from buildcore.service import reload as reload_module
-from harness import PATIENCE_SEC, Service, await_exit, read_until, write_tree
+from daemon import Service, merged, toml
+from harness import PATIENCE_SEC, await_exit, read_until, write_tree
 from manager import Manager, await_connection
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, reap_adopted, waiting_make
 
@@ -44,7 +45,7 @@ def lines_of(service: Service, pattern: str) -> list[str]:
 
 
 def configure(service: Service, **settings: object) -> None:
-    text = harness.toml(harness.merged(service.daemon.settings, settings))
+    text = toml(merged(service.daemon.settings, settings))
     write_tree(service.daemon.directory, {"config.toml": text})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sample_project
 import tools
-from harness import Service
+from daemon import Service
 from sample_project import build_directly_and_through, in_any_order
 
 pytestmark = tools.needed(*tools.TO_COMPILE, "ar")

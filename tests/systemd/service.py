@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from daemon import merged, toml
 from harness import PATIENCE_SEC
 from harness_world import ROOT, User
 from systemd.machine import ROOT_USER, Machine, end
@@ -125,7 +126,7 @@ class Installed:
 
     def configure(self, settings: Mapping[str, Any] | None = None) -> None:
         """Writes the configuration: what suits a test, and `settings`."""
-        self.write_config(harness.toml(harness.merged({"logging": {"console": True}}, settings or {})))
+        self.write_config(toml(merged({"logging": {"console": True}}, settings or {})))
 
     def write_config(self, text: str) -> None:
         """Writes the configuration, right or wrong."""
