@@ -39,7 +39,10 @@ ATTACKS = (
     tests("directories that change while they are checked, wild names", "service/hostile_paths"),
     tests("calls that fail, full disks, jumping clocks, killed processes", "service/faults"),
     tests("more than one's share of connections and log lines, endless callers", "service/limits service/denial"),
-    tests("requests, events and settings that are none", "core/protocol system/config core/text"),
+    tests(
+        "requests, events and settings that are none",
+        "core/requests core/events core/protocol system/config core/text",
+    ),
     Attack("inputs that a coverage-guided fuzzer makes", f"make fuzz SECONDS={FUZZ_SEC}", r"^all +(\d+)"),
     Attack(
         "command lines to the real make, ninja and cmake", f"make differential COUNT={DIFFERENTIAL}", r"^all +(\d+)"
