@@ -41,7 +41,7 @@ ATTACKS = (
     tests("more than one's share of connections and log lines, endless callers", "service/limits service/denial"),
     tests(
         "requests, events and settings that are none",
-        "core/requests core/events core/protocol system/config core/text",
+        "core/requests core/events core/protocol core/keys system/config core/text",
     ),
     Attack("inputs that a coverage-guided fuzzer makes", f"make fuzz SECONDS={FUZZ_SEC}", r"^all +(\d+)"),
     Attack(
