@@ -17,14 +17,19 @@ from pathlib import Path
 import harness
 import harness_world
 
+CLIENT = (
+    "caller/test_build_cli.py",
+    "caller/test_build_cli_output.py",
+    "caller/test_build_cli_signals.py",
+    "caller/test_client.py",
+)
 PROGRAMS = (
+    *CLIENT,
+    "caller/test_doctor.py",
     "service/test_activation.py",
     "service/test_callers.py",
-    "caller/test_client.py",
-    "caller/test_doctor.py",
     "service/test_reload.py",
 )
-CLIENT = ("caller/test_client.py",)
 MIN_COVERED = 2
 TESTS = Path(__file__).resolve().parent
 
