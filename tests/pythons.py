@@ -25,7 +25,9 @@ CLIENT = (
 )
 PROGRAMS = (
     *CLIENT,
+    "caller/test_build_ctl.py",
     "caller/test_doctor.py",
+    "caller/test_doctor_places.py",
     "service/test_activation.py",
     "service/test_callers.py",
     "service/test_reload.py",

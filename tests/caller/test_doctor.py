@@ -1,14 +1,12 @@
-"""build-ctl: it names what stands between a caller and its build, with what mends it, and it runs nothing."""
+"""build-ctl doctor: it names what stands between a caller and its build, with what mends it, and it runs nothing."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ import pytest
 
 import harness
 from buildcore.caller import doctor
-from daemon import Service, installed_tools, merged, toml
+from daemon import Service
+from doctors import ON_A_HOST, ctl, ctl_on_host, failure, findings
 from fake_server import CALLER, FakeServer
 from harness import BIN, SYSTEM_PATH, other_pythons, run_as, write_tree
 from harness_world import DEV1, OUTSIDER, UID_WITHOUT_ACCOUNT, User, inside
@@ -24,47 +23,6 @@ from wire import at_rest
 
 StartService = Callable[..., Service]
 OpenDirectory = Callable[..., Path]
-Done = subprocess.CompletedProcess[str]
-
-ON_A_HOST = (
-    f"import sys; sys.path.insert(0, {str(harness.TREE / 'lib')!r})\n"
-    "from buildcore.caller import build_ctl, doctor\n"
-    "doctor.in_container = lambda: False\n"
-    "sys.exit(build_ctl.main(sys.argv[1:]))\n"
-)
-"""build-ctl on a machine that is no container, whatever this one is."""
-
-
-@pytest.fixture
-def one(start_service: StartService) -> Service:
-    return start_service("root" if inside() else "user")
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    server = FakeServer()
-    yield server
-    server.close()
-
-
-def ctl(service: Service, *arguments: str, cwd: Path | None = None, user: User | None = None, **options: Any) -> Done:
-    """Runs `build-ctl ARGUMENTS` as the caller, with the socket of its daemon."""
-    env = {"BUILD_SERVICE_SOCKET": str(service.daemon.socket), **options.pop("env", {})}
-    return run_as(user or service.caller, [BIN / "build-ctl", *arguments], cwd or service.workspace, env, **options)
-
-
-def ctl_on_host(service: Service, *arguments: str, user: User | None = None) -> Done:
-    env = {"BUILD_SERVICE_SOCKET": str(service.daemon.socket)}
-    command = [f"{harness.python_directory()}/python3", "-I", "-c", ON_A_HOST, *arguments]
-    return run_as(user or service.caller, command, "/", env)
-
-
-def findings(done: Done) -> dict[str, str]:
-    """The lines of a doctor by `STATE CHECK`, the last of each."""
-    assert "Traceback" not in done.stderr, done.stderr
-    lines = [re.fullmatch(r"(ok|warning|failure) +([a-z ]+): (.*)", line) for line in done.stdout.splitlines()]
-    assert all(lines), done.stdout
-    return {f"{line[1]} {line[2]}": line[3] for line in lines if line}
 
 
 # --- all is well ------------------------------------------------------------------------------------------------------
@@ -128,15 +86,6 @@ def test_it_runs_under_each_python(python: str, open_directory: OpenDirectory, o
 
 
 # --- the socket -------------------------------------------------------------------------------------------------------
-
-
-def failure(done: Done, check: str) -> str:
-    """The one failure, which is of that check."""
-    found = {key: line for key, line in findings(done).items() if key.startswith("failure")}
-    assert list(found) == [f"failure {check}"], done.stdout
-    assert done.returncode == 1
-    assert "; to mend it: " in found[f"failure {check}"]
-    return found[f"failure {check}"]
 
 
 def test_no_socket_on_the_host(one: Service) -> None:
@@ -370,152 +319,3 @@ def test_without_standard_output_it_judges_all_the_same(one: Service) -> None:
     script = f"exec {BIN}/build-ctl doctor --socket {one.daemon.socket} >&-"
     done = run_as(one.caller, ["/bin/sh", "-c", script], one.workspace)
     assert (done.stderr, done.returncode) == ("build-ctl: Bad file descriptor\n", 1)
-
-
-# --- the host's own ---------------------------------------------------------------------------------------------------
-
-
-def on_host(service: Service, **settings: Any) -> dict[str, str]:
-    """The findings of the daemon's own user, with its configuration."""
-    config = service.daemon.config
-    write_tree(config.parent, {"config.toml": toml(merged(service.daemon.settings, settings))})
-    env = {"PATH": harness.daemon_path()}
-    return findings(ctl(service, "doctor", "--config", str(config), user=service.daemon.user, env=env))
-
-
-def test_the_configuration_the_log_and_the_last_build_are_looked_at(service: Service) -> None:
-    write_tree(service.workspace, {"Makefile": "all:\n\t@false\n"}, service.caller)
-    assert service.run("make").returncode == 2
-    service.daemon.await_log("build completed")
-    found = on_host(service)
-    assert found["ok configuration"] == f"{service.daemon.config} is valid"
-    assert found["ok log"] == f"{service.daemon.log_path.parent} can be written"
-    last = rf"\d{{4}}-\d\d-\d\dT[\d:.]+Z build completed, user {service.caller.name}, exit code 2"
-    assert re.fullmatch(last, found["ok last build"])
-
-
-def test_every_fault_of_the_configuration_is_a_failure_unless_the_service_works(one: Service) -> None:
-    write_tree(one.daemon.directory, {"config.toml": "[service]\nport = 1\nprefork = -1\n"})
-    env = {"PATH": harness.daemon_path()}
-    arguments = ["doctor", "--config", str(one.daemon.config)]
-    done = ctl(one, *arguments, env=env)
-    assert done.stdout.count("warning  configuration: ") == 2 and done.returncode == 0
-    one.daemon.stop()
-    done = ctl(one, *arguments, env=env)
-    assert done.stdout.count("failure  configuration: ") == 2 and done.returncode == 1
-    assert "service.port: unknown key" in done.stdout
-
-
-def test_what_a_caller_sent_does_not_pass_for_the_last_build(service: Service) -> None:
-    write_tree(service.workspace, {"Makefile": "%:\n\t@exit 3\n"}, service.caller)
-    forged = "x build_service: build completed user=root exit_code=0 duration_sec=1"
-    assert service.run("make", forged).returncode == 2
-    service.daemon.await_log("build completed")
-    assert on_host(service)["ok last build"].endswith(f"user {service.caller.name}, exit code 2")
-
-
-def test_a_program_that_is_missing_is_a_warning_of_the_configuration(one: Service) -> None:
-    found = on_host(one, build={"commands": {"make": "/nonexistent/make"}})
-    assert found["warning configuration"].startswith("build.commands.make: /nonexistent/make cannot be used")
-
-
-@pytest.mark.needs_root
-def test_a_log_directory_that_is_missing_is_a_warning(one: Service) -> None:
-    found = on_host(one, logging={"directory": "/nonexistent/log"})
-    assert found["warning log"].startswith("/nonexistent/log: No such file or directory; to mend it: mkdir")
-
-
-@pytest.mark.needs_root
-def test_a_log_directory_that_is_full_is_a_warning(
-    open_directory: OpenDirectory, start_service: StartService
-) -> None:
-    service = start_service("root")
-    directory = open_directory()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", directory], check=True)
-    try:
-        with open(directory / "filler", "wb", buffering=0) as file, pytest.raises(OSError):
-            while True:
-                file.write(b"x" * 4096)
-        assert on_host(service, logging={"directory": str(directory)})["warning log"].startswith(f"{directory} is full")
-    finally:
-        subprocess.run(["umount", directory], check=True)
-
-
-# --- in the container -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "state"),
-    [('#!/bin/sh\nexec build-cli make "$@"\n', "ok"), ("#!/bin/sh\n", "warning"), (None, "warning")],
-    ids=["the wrapper", "another make", "none"],
-)
-def test_in_a_container_the_wrapper_is_looked_for(
-    content: str | None, state: str, open_directory: OpenDirectory, one: Service
-) -> None:
-    image = open_directory()
-    (image / "python3").symlink_to(f"{harness.python_directory()}/python3")
-    (image / "sh").symlink_to("/bin/sh")
-    if content:
-        write_tree(image, {"make": content})
-    found = findings(ctl(one, "doctor", env={"PATH": str(image), "container": "podman"}))
-    assert f"{state} wrapper" in found
-
-
-# --- the rest of build-ctl --------------------------------------------------------------------------------------------
-
-
-def test_commands_lists_what_is_allowed(start_service: StartService) -> None:
-    commands = {**dict.fromkeys(installed_tools()), "make": "/usr/bin/make", "id": "/usr/bin/id"}
-    service = start_service("root" if inside() else "user", {"build": {"commands": commands}})
-    done = ctl(service, "commands")
-    assert (done.stdout, done.stderr, done.returncode) == ("id\nmake\n", "", 0)
-    assert ctl(service, "commands", "--socket", "/nonexistent").stderr == (
-        "build-service socket not found at /nonexistent\n"
-    )
-
-
-@pytest.mark.needs_root
-def test_commands_is_a_line_and_exit_1_for_a_caller_whom_the_service_refuses(start_service: StartService) -> None:
-    service = start_service("root")
-    done = ctl(service, "commands", user=User("root", 0, 0, (), Path("/root")))
-    assert (done.stdout, done.returncode) == ("", 1)
-    assert done.stderr.startswith("root may not build: ")
-
-
-WRONG = ["", "heal", "doctor ''", "doctor --nonsense", "doctor --socket", "commands make", "commands -x"]
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_a_wrong_command_line_is_exit_1_with_the_usage(line: str, one: Service) -> None:
-    done = ctl(one, *shlex.split(line))
-    assert (done.stdout, done.returncode) == ("", 1)
-    assert done.stderr.startswith("build-ctl: ") and "\nusage: build-ctl doctor " in done.stderr
-
-
-def test_commands_does_not_wait_for_ever(fake: FakeServer) -> None:
-    impatient = ON_A_HOST.replace("doctor.in_container =", "doctor.ANSWER_SEC = 0.2; doctor.in_container =")
-    python = f"{harness.python_directory()}/python3"
-    done = run_as(CALLER, [python, "-I", "-c", impatient, "commands", "--socket", str(fake.path)], "/")
-    assert (done.stdout, done.stderr, done.returncode) == ("", "build-ctl: nothing complete within 0.2 s\n", 1)
-
-
-@pytest.mark.parametrize("option", ["--help", "-h", "--version"])
-def test_help_and_version_go_to_stdout(option: str, one: Service) -> None:
-    done = ctl(one, option)
-    assert re.match(r"usage: build-ctl doctor|build-ctl \d+\.\d+\.\d+$", done.stdout)
-    assert (done.stderr, done.returncode) == ("", 0)
-
-
-def test_output_that_nobody_takes_is_one_line_at_most(one: Service) -> None:
-    with open("/dev/full", "w") as full:
-        done = ctl(one, "doctor", stdout=full)
-    assert (done.stderr, done.returncode) == ("build-ctl: No space left on device\n", 1)
-
-
-def test_without_a_current_directory_it_says_so(one: Service) -> None:
-    gone: Mapping[str, str] = {".keep": ""}
-    directory = write_tree(one.workspace / "gone", gone, one.caller)
-    script = f"cd {directory}; rm -r {directory}; exec {BIN}/build-ctl doctor --socket {one.daemon.socket}"
-    done = run_as(one.caller, ["/bin/sh", "-c", script], "/")
-    assert "failure  directory: build-cli: cannot tell the current directory" in done.stdout
-    assert done.returncode == 1 and "Traceback" not in done.stderr
