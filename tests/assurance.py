@@ -35,7 +35,10 @@ def tests(name: str, files: str) -> Attack:
 
 ATTACKS = (
     tests("ids: groups by the thousand, changed and handed-on sockets, failing drops", "service/hostile_identity"),
-    tests("a caller and a build against the session, and builds that will not end", "service/hostile_session"),
+    tests(
+        "a caller and a build against the session, and builds that will not end",
+        "service/hostile_session service/hostile_builds",
+    ),
     tests("directories that change while they are checked, wild names", "service/hostile_paths"),
     tests("calls that fail, full disks, jumping clocks, killed processes", "service/faults"),
     tests("more than one's share of connections and log lines, endless callers", "service/limits service/denial"),

@@ -43,6 +43,14 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 """Starts a program as the first process of a pid namespace, passes SIGTERM on to it, and ends as it does."""
 
+GRACE_SEC = 1
+
+
+def settings() -> dict[str, object]:
+    """Any program for the builds, and little patience with them."""
+    python = f"{harness.python_directory()}/python3"
+    return {"build": {"commands": {"python3": python, "make": "/usr/bin/make"}, "timeouts": {"grace_sec": GRACE_SEC}}}
+
 
 def pid_namespace() -> list[str]:
     """The launcher of a daemon that sees no process but its own and its builds' (pid_namespaces(7))."""
