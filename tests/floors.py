@@ -1,6 +1,7 @@
 """The floors of lib/buildcore as rules, and what of the code breaks one: `test_layers` holds the library to them.
 
 A module's floor is the folder that it is in; docs/DESIGN.md draws them. Modules are named without the package's name.
+That no file is too long is a rule for all Python of the repository.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ READS_TOML = "system.config"
 """It looks for one of several modules by their names, which are in it."""
 
 MAX_LINES = 500
+HOLD_PYTHON = ("lib", "tests", "etc/packaging")
+"""The folders of the repository with Python files."""
 
 CLIENT = "caller.build_cli"
 TOO_DEAR = {"argparse", "dataclasses", "inspect", "logging", "typing"}
@@ -243,9 +246,20 @@ def does_no_input_or_output(tree: Tree, module: str) -> Iterator[str]:
 
 
 def is_short(tree: Tree, module: str) -> Iterator[str]:
-    lines = tree.files[module].read_text(encoding="utf-8").count("\n")
+    lines = _lines(tree.files[module])
     if lines > MAX_LINES:
         yield f"{module} has {lines} lines"
+
+
+def too_long(repository: Path) -> list[str]:
+    """A line for each Python file that has more lines than it may have."""
+    files = sorted(path for folder in HOLD_PYTHON for path in (repository / folder).rglob("*.py"))
+    long = [path for path in files if _lines(path) > MAX_LINES]
+    return [f"{path.relative_to(repository)} has {_lines(path)} lines" for path in long]
+
+
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")
 
 
 def is_standard_library(tree: Tree, module: str) -> Iterator[str]:

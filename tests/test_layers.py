@@ -1,4 +1,7 @@
-"""The library keeps the rules of its floors, what breaks one is found, and what containers run suits old Pythons."""
+"""The library keeps the rules of its floors, what breaks one is found, and what containers run suits old Pythons.
+
+And no Python file of the repository is too long.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 from floors import (
     BELOW,
     CLIENT,
+    HOLD_PYTHON,
     IN_CONTAINERS,
     LIBRARY,
     MAX_LINES,
@@ -24,6 +28,7 @@ from floors import (
     Tree,
     faults,
     floor_of,
+    too_long,
 )
 from harness import write_tree
 from harness_world import ROOT
@@ -116,6 +121,17 @@ def test_what_leads_downward_is_no_fault(tmp_path: Path) -> None:
         },
     )
     assert faults(Tree(tmp_path)) == []
+
+
+def test_no_python_file_of_the_repository_is_too_long() -> None:
+    assert too_long(ROOT) == []
+
+
+@pytest.mark.parametrize("folder", HOLD_PYTHON)
+def test_a_file_that_is_too_long_is_found_wherever_it_is(folder: str, tmp_path: Path) -> None:
+    files = {f"{folder}/deep/at_the_edge.py": MAX_LINES, f"{folder}/deep/one.py": MAX_LINES + 1}
+    write_tree(tmp_path, {name: "\n" * lines for name, lines in files.items()})
+    assert too_long(tmp_path) == [f"{folder}/deep/one.py has {MAX_LINES + 1} lines"]
 
 
 # --- what containers run ------------------------------------------------------------------------------------------
