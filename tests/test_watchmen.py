@@ -89,7 +89,9 @@ PROCESS = {
 
 
 def test_who_changes_the_process_of_all_tests_is_named_and_the_next_one_does_not_suffer(outcome: Outcome) -> None:
-    found = errors(outcome(each_a_test(PROCESS) + "def test_last():\n    LET_GO.set()\n"))
+    joined = "[each.join() for each in threading.enumerate() if each.name == 'left']"
+    last = f"def test_last():\n    LET_GO.set()\n    {joined}\n"
+    found = errors(outcome(each_a_test(PROCESS) + last))
     assert found == {f"test_{number}": f"left behind: {problem}" for number, problem in enumerate(PROCESS.values())}
 
 
