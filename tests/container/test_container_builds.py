@@ -39,6 +39,7 @@ def test_the_command_of_the_readme_starts_a_container_that_builds_on_the_host() 
     assert code == 0
 
 
+@pytest.mark.usefixtures("daemon")  # whose socket's directory is mounted
 def test_the_make_of_the_image_is_the_wrapper(project: Path) -> None:
     assert run("sh", "-c", "command -v make", options=mounts(project)).stdout == "/usr/local/bin/make\n"
 
