@@ -90,14 +90,30 @@ class _Getopt:
 
     short: Mapping[str, _Option]
     long: Mapping[str, _Option]
+    """By each name and by each abbreviation that is not ambiguous: see `_with_abbreviations`."""
     expands_home: Callable[[Role, str], bool]
+
+
+def _with_abbreviations(options: Mapping[str, _Option]) -> dict[str, _Option]:
+    """The options by their full names, and by each beginning of a name that leads to one option alone.
+
+    It is made once: to look for the beginning among all names, for each of 100000 arguments, takes seconds.
+    """
+    found: dict[str, _Option | None] = {}
+    for name, option in options.items():
+        for end in range(len(name)):
+            found[name[:end]] = option if found.get(name[:end], option) == option else None
+    return {name: option for name, option in found.items() if option is not None} | dict(options)
 
 
 def _without_dot_slash(name: str) -> str:
     """The name as make keeps it: without "./" at the front, however often and with however many slashes."""
-    while name.startswith("./"):
-        name = name[2:].lstrip("/")
-    return name or "./"
+    begin = 0
+    while name.startswith("./", begin):
+        begin += 2
+        while name.startswith("/", begin):
+            begin += 1
+    return name[begin:] or "./"
 
 
 def _make_expands_home(role: Role, value: str) -> bool:
@@ -146,7 +162,7 @@ def _make_options() -> _Getopt:
         long[name] = _Option("--" + name, _Takes.MAYBE)
     # Since 4.4, and meant for make itself only: a makefile that is deleted once it was read.
     long["temp-stdin"] = _Option("--temp-stdin", _Takes.VALUE, Role.PATH, dash_is_no_path=True)
-    return _Getopt(short, long, _make_expands_home)
+    return _Getopt(short, _with_abbreviations(long), _make_expands_home)
 
 
 def _ninja_options() -> _Getopt:
@@ -159,7 +175,7 @@ def _ninja_options() -> _Getopt:
     long = {"help": short["h"], "verbose": short["v"]}
     for name in ("version", "quiet"):
         long[name] = _Option("--" + name)
-    return _Getopt(short, long, lambda role, value: False)
+    return _Getopt(short, _with_abbreviations(long), lambda role, value: False)
 
 
 _MAKE = _make_options()
@@ -298,7 +314,7 @@ def _option_in(tool: _Getopt, arg: str) -> tuple[_Option | None, int | None]:
     """
     if arg.startswith("--"):
         name, equals, _ = arg[2:].partition("=")
-        option = _long_option(tool.long, name)
+        option = tool.long.get(name)
         if option is None or (equals and option.takes is _Takes.NOTHING):
             return None, None
         return option, len("--" + name + "=") if equals else None
@@ -308,14 +324,6 @@ def _option_in(tool: _Getopt, arg: str) -> tuple[_Option | None, int | None]:
             if option is not None and option.takes is not _Takes.NOTHING:
                 return option, offset + 1 if arg[offset + 1:] else None
     return None, None
-
-
-def _long_option(options: Mapping[str, _Option], name: str) -> _Option | None:
-    """The option of that full name, else the only one with a name that begins so; None if there is none."""
-    if name in options:
-        return options[name]
-    candidates = {option for full_name, option in options.items() if full_name.startswith(name)}
-    return candidates.pop() if len(candidates) == 1 else None
 
 
 def _cmake_paths(args: Sequence[str]) -> Iterator[PathArgument]:

@@ -167,12 +167,13 @@ def without_jobserver(makeflags: str) -> str:
 
 def _words(text: str) -> list[str]:
     words: list[str] = []
+    pieces: list[str] = []  # of the word that is not ended yet
     for piece in text.split(" "):
-        if words and (len(words[-1]) - len(words[-1].rstrip("\\"))) % 2:  # an odd one precedes the blank
-            words[-1] += " " + piece
-        else:
-            words.append(piece)
-    return words
+        pieces.append(piece)
+        if (len(piece) - len(piece.rstrip("\\"))) % 2 == 0:  # an odd one makes the blank behind it part of the word
+            words.append(" ".join(pieces))
+            pieces = []
+    return words + ([" ".join(pieces)] if pieces else [])
 
 
 def _program(command: str, commands: Mapping[str, str]) -> str:

@@ -38,7 +38,7 @@ def escape(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else _code(ord(character)) for character in text)
+    return text.translate({ord(each): _code(ord(each)) for each in set(text) if not each.isprintable()})
 
 
 def field(value: object, limit: int = MAX_LINE_BYTES) -> str:

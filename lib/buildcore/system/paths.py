@@ -3,11 +3,13 @@
 Everything here runs with the effective ids of the caller, so nothing is revealed that the caller could not
 see for itself. A directory that was checked is kept open as a descriptor (O_PATH, open(2)), and the build
 enters that descriptor: swapping a name in between changes nothing. Only the command's own path options are
-read again by the command. Must never change what it looks at.
+read again by the command. Must never change what it looks at. A file system that does not answer keeps the process that
+looks at it waiting, so the child that is to become the build does it, and never the session.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,15 @@ from ..core.text import escape
 
 _NOT_OPEN = -1
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says nothing about a path, but that the machine has no room to look at it."""
+
+PATH_MAX = 4096
+"""Bytes in the longest name that the kernel takes, the NUL at its end included (limits.h)."""
+
+MAX_LINKS = 40
+"""How many symbolic links the kernel follows on the way of one path (path_resolution(7))."""
 
 
 class PathError(BuildError):
@@ -79,36 +90,102 @@ def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace:
     """
     found = arguments.path_arguments(command, args)
     for walk in arguments.directory_walks(command, found):
-        visited = [cwd]
+        here = cwd
         try:
             for step in walk:
-                visited.append(_locate(step, visited[-1]))
-                hold(step.option, visited[-1].real, step.value, workspace)
+                before, here = here, _locate(step, here)
+                if before is not cwd:
+                    before.close()
+                hold(step.option, here.real, step.value, workspace)
             for argument in found:
                 if argument.role is arguments.Role.PATH:
-                    target = _locate(argument, visited[-1])
+                    target = _locate(argument, here)
                     target.close()
                     hold(argument.option, target.real, argument.value, workspace)
         finally:
-            close_all(visited[1:])
+            if here is not cwd:
+                here.close()
 
 
 def _locate(argument: arguments.PathArgument, base: Directory) -> Directory:
     """Return the argument's path as seen from `base`, with its real name; without a descriptor where it cannot
-    be opened. Raises PathError where it has no name that leads back to it (pipes, deleted files)."""
+    be opened. Raises PathError where it is too long to be a name, or has none that leads back to it (pipes, deleted
+    files), and OSError where the machine has no room to look."""
     path = _bytes(argument.value)
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=base.fd)
-    except OSError:
-        name = os.path.realpath(os.path.join(_bytes(base.real), path))
-        return Directory(_NOT_OPEN, _text(name))
-    try:
-        return Directory(fd, _real_name(fd))
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=base.fd)
+        except OSError as exc:
+            if exc.errno in (errno.ENAMETOOLONG, *_SCARCE):
+                raise
+            return Directory(_NOT_OPEN, _text(_name_without_file(path, base)))
+        try:
+            return Directory(fd, _real_name(fd))
+        except BaseException:
+            os.close(fd)
+            raise
     except OSError as exc:
-        os.close(fd)
+        if exc.errno in _SCARCE:
+            raise
         raise PathError(
             f"{argument.option} must be under workspace: {escape(argument.value)}: {exc.strerror} on the host"
         ) from exc
+
+
+def _name_without_file(path: bytes, base: Directory) -> bytes:
+    """Return the name that `path`, which cannot be opened, would have as seen from `base`: the kernel's own as far as it
+    is there, symbolic links followed, and behind that what is written. Raises OSError as `_locate` does.
+
+    Each component is looked up once, from the one before it: os.path.realpath goes through the whole name for each.
+    """
+    try:
+        here = os.open(b"/" if path.startswith(b"/") else b".", _DIRECTORY, dir_fd=base.fd)
+    except OSError as exc:
+        if exc.errno in _SCARCE:
+            raise
+        return _no_longer_than_a_name(os.path.join(_bytes(base.real), path))  # it is not there, or nothing is below it
+    rest = path.split(b"/")[::-1]  # from the last one to the next
+    links = 0
+    try:
+        while rest:
+            try:
+                there = os.open(rest[-1] or b".", _ITSELF, dir_fd=here)
+            except OSError as exc:
+                if exc.errno in _SCARCE:
+                    raise
+                break
+            link = _target(there)
+            if link is None:
+                os.close(here)
+                here = there
+                rest.pop()
+                continue
+            os.close(there)
+            links += 1
+            if links > MAX_LINKS:
+                break
+            rest[-1:] = link.split(b"/")[::-1]
+            if link.startswith(b"/"):
+                os.close(here)
+                here = os.open(b"/", _DIRECTORY)
+        return _no_longer_than_a_name(os.path.join(_bytes(_real_name(here)), *rest[::-1]))
+    finally:
+        os.close(here)
+
+
+def _target(fd: int) -> bytes | None:
+    """Return what the symbolic link that `fd` holds leads to, None for what is none (readlinkat(2))."""
+    try:
+        return os.readlink(b"", dir_fd=fd)
+    except OSError:
+        return None
+
+
+def _no_longer_than_a_name(path: bytes) -> bytes:
+    name = os.path.normpath(path)
+    if len(name) >= PATH_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return name
 
 
 def hold(option: str, real: str, shown: str, workspace: Directory) -> None:
