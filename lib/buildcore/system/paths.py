@@ -3,8 +3,7 @@
 Everything here runs with the effective ids of the caller, so nothing is revealed that the caller could not
 see for itself. A directory that was checked is kept open as a descriptor (O_PATH, open(2)), and the build
 enters that descriptor: swapping a name in between changes nothing. Only the command's own path options are
-read again by the command. Must never change what it looks at. A file system that does not answer keeps the process that
-looks at it waiting, so the child that is to become the build does it, and never the session.
+read again by the command. Must never change what it looks at.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from dataclasses import dataclass
 from ..core import arguments
 from ..core.errors import BuildError
 from ..core.text import escape
+from .processes import SCARCE
 
 _NOT_OPEN = -1
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What says nothing about a path, but that the machine has no room to look at it."""
-
 PATH_MAX = 4096
 """Bytes in the longest name that the kernel takes, the NUL at its end included (limits.h)."""
 
@@ -116,7 +113,7 @@ def _locate(argument: arguments.PathArgument, base: Directory) -> Directory:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=base.fd)
         except OSError as exc:
-            if exc.errno in (errno.ENAMETOOLONG, *_SCARCE):
+            if exc.errno in (errno.ENAMETOOLONG, *SCARCE):
                 raise
             return Directory(_NOT_OPEN, _text(_name_without_file(path, base)))
         try:
@@ -125,7 +122,7 @@ def _locate(argument: arguments.PathArgument, base: Directory) -> Directory:
             os.close(fd)
             raise
     except OSError as exc:
-        if exc.errno in _SCARCE:
+        if exc.errno in SCARCE:
             raise
         raise PathError(
             f"{argument.option} must be under workspace: {escape(argument.value)}: {exc.strerror} on the host"
@@ -133,15 +130,15 @@ def _locate(argument: arguments.PathArgument, base: Directory) -> Directory:
 
 
 def _name_without_file(path: bytes, base: Directory) -> bytes:
-    """Return the name that `path`, which cannot be opened, would have as seen from `base`: the kernel's own as far as it
-    is there, symbolic links followed, and behind that what is written. Raises OSError as `_locate` does.
+    """Return the name that `path`, which cannot be opened, would have as seen from `base`: the kernel's own as far as
+    it is there, symbolic links followed, and behind that what is written. Raises OSError as `_locate` does.
 
     Each component is looked up once, from the one before it: os.path.realpath goes through the whole name for each.
     """
     try:
         here = os.open(b"/" if path.startswith(b"/") else b".", _DIRECTORY, dir_fd=base.fd)
     except OSError as exc:
-        if exc.errno in _SCARCE:
+        if exc.errno in SCARCE:
             raise
         return _no_longer_than_a_name(os.path.join(_bytes(base.real), path))  # it is not there, or nothing is below it
     rest = path.split(b"/")[::-1]  # from the last one to the next
@@ -151,7 +148,7 @@ def _name_without_file(path: bytes, base: Directory) -> bytes:
             try:
                 there = os.open(rest[-1] or b".", _ITSELF, dir_fd=here)
             except OSError as exc:
-                if exc.errno in _SCARCE:
+                if exc.errno in SCARCE:
                     raise
                 break
             link = _target(there)
