@@ -1,16 +1,16 @@
 """One caller, from its connection to the end of its build, in a process of its own.
 
 The arbiter forks a session per request. Before the first byte is read, the session takes the caller's
-effective ids; parsing, path resolution and every access to files happen as the caller, whom the kernel keeps
-from signalling or tracing it. It is root again only to start the build, to signal what the build left, and
-for the build's control group. Whatever the caller sent, it gets one clear line; the session never raises.
+effective ids; parsing happens as the caller, whom the kernel keeps from signalling or tracing it, and so do path
+resolution and every access to files, in a thread that can be given up (`planner`). It is root again only to start the
+build, to signal what the build left, and for the build's control group. Whatever the caller sent, it gets one clear
+line; the session never raises.
 """
 
 from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import time
@@ -25,9 +25,10 @@ from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
 from ..system import cgroups, identity, linux, origin, paths, processes, signals
-from . import launch, supervisor
+from . import launch, planner, supervisor
 from .link import STOPPING, CallerLink
 from .logs import Log
+from .watch import Stopped, Watch
 
 RECEIVE_BYTES = 64 << 10
 GOODBYE_SEC = 2.0
@@ -36,12 +37,6 @@ GOODBYE_SEC = 2.0
 REFUSAL_EXIT_CODE = 1
 NOBODY = identity.Identity(65534, 65534, ())
 """The ids under which a caller that has none of its own is told so (kernel/overflowuid)."""
-
-
-class Stopped(BuildError):
-    """The service stops; the request was not begun."""
-
-    kind = "stopping"
 
 
 class NoRequest(BuildError):
@@ -96,6 +91,7 @@ class _Session:
         self._details = False
         self._spoke = False
         self._leaves = False
+        self._given_up = False  # on a thread: then nothing may follow but words
         self._seen: dict[str, object] = {}  # what is known of the caller so far, for the log
         self._origin: dict[str, object] = {}
         self._uid = NOBODY.uid
@@ -117,6 +113,8 @@ class _Session:
             self._refuse(refusal)
         except OSError as exc:
             self._refuse(BuildError(f"build-service cannot serve this request: {exc.strerror or exc}"))
+        if self._given_up:
+            self._service.log.close()  # the thread may keep the process for long, and with it what is open
         return not self._leaves
 
     # --- who and what ---
@@ -186,45 +184,47 @@ class _Session:
     # --- the build ---
 
     def _build(self, request: requests.Request, caller: Caller) -> None:
-        account = caller.account
         self._seen.update(cwd=request.cwd, args=request.args, command=request.command)
-        plan = policy.plan(
-            request,
-            self._service.settings.build,
-            policy.Caller(account.name, account.home, account.shell),
-            self._service.environment,
-        )
-        workspace, cwd, index = paths.enter(plan.workspace, [view.to_host(plan.cwd) for view in plan.views])
-        self._seen["cwd"] = cwd.real
+        planned = self._plan(request, caller)
         try:
-            args = policy.host_arguments(plan, plan.views[index])
-            paths.hold_arguments(plan.command, args, cwd, workspace)
-            self._seen["args"] = args
+            self._seen["args"] = planned.command.argv[1:]
             if request.check:
-                self._answer_check(plan, args, cwd.real, workspace.real, caller)
+                self._answer_check(planned, caller)
             else:
-                self._run(_command(plan, args, cwd), cwd, caller, plan.timeout_sec)
+                self._run(planned.command, planned.cwd, caller, planned.timeout_sec)
         finally:
-            paths.close_all((workspace, cwd))
+            planned.cwd.close()
 
-    def _answer_check(
-        self, plan: policy.Plan, args: tuple[str, ...], cwd: str, workspace: str, caller: Caller
-    ) -> None:
-        """Tell how the request would be run, and run nothing. Raises StartError where that would fail."""
-        problem = launch.why_not(plan.program)
-        if problem:
-            raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
+    def _plan(self, request: requests.Request, caller: Caller) -> planner.Planned:
+        """Return what the request comes to; raises BuildError."""
+        service = self._service
+        account = policy.Caller(caller.account.name, caller.account.home, caller.account.shell)
+
+        def entered(cwd: str) -> None:
+            self._seen["cwd"] = cwd
+
+        def work() -> planner.Planned:
+            return planner.plan(request, service.settings.build, account, service.environment, entered)
+
+        planning = planner.Planning(work)
+        try:
+            return planning.wait(Watch(self._connection, self._queue, planner.PLAN_SEC))
+        finally:
+            self._given_up = planning.given_up
+
+    def _answer_check(self, planned: planner.Planned, caller: Caller) -> None:
+        """Tell how the request would be run, and run nothing."""
         answer = {
             "version": __version__,
             "user": caller.account.name,
             "uid": caller.ids.uid,
             "gid": caller.ids.gid,
             "groups": caller.ids.groups,
-            "workspace": workspace,
-            "cwd": cwd,
-            "program": plan.program,
-            "args": args,
-            "timeout_sec": plan.timeout_sec,
+            "workspace": planned.workspace,
+            "cwd": planned.cwd.real,
+            "program": planned.command.program,
+            "args": planned.command.argv[1:],
+            "timeout_sec": planned.timeout_sec,
             "commands": sorted(self._service.settings.build.commands),
         }
         self._log("debug", "build checked")
@@ -323,28 +323,3 @@ def say_goodbye(connection: socket.socket, answer: bytes) -> None:
                 return
     except OSError:
         return  # the caller is gone, or slow to the end: it was told
-
-
-def _command(plan: policy.Plan, args: tuple[str, ...], cwd: paths.Directory) -> launch.Command:
-    environment = dict(plan.environment)
-    if environment.get("PWD") == "":
-        environment["PWD"] = cwd.real
-    return launch.Command(
-        program=plan.program,
-        argv=(_name(plan, environment.get("PATH", "")), *args),
-        environment=environment,
-        umask=plan.umask,
-        timeout_sec=plan.timeout_sec,
-        grace_sec=plan.grace_sec,
-    )
-
-
-def _name(plan: policy.Plan, search_path: str) -> str:
-    """Return argv[0]: the command's bare name where the build's PATH leads it to the same program.
-
-    make calls itself by that name again, `$(MAKE)`, and shows it in what it prints.
-    """
-    found = shutil.which(plan.command, path=search_path)
-    if found is not None and os.path.exists(plan.program) and os.path.samefile(found, plan.program):
-        return plan.command
-    return plan.program

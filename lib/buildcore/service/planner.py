@@ -1,0 +1,140 @@
+"""Finds out what a request comes to, beside the session and not in it, so that nothing there holds the session up.
+
+A file system that does not answer (NFS, FUSE, an automount) keeps whoever looks at a path of it waiting in the kernel,
+where no deadline and no hang-up are seen; and a long request takes its time. So a thread looks, and the session minds
+its caller, the stop and the time meanwhile. The thread has the session's effective ids, the caller's.
+
+A thread that was given up on lives as long as its process. Such a session says why, and ends: it must not change its
+ids any more, for which the C library waits until each thread has done so (nptl(7)), and not fork.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..core import policy
+from ..core.errors import BuildError
+from ..core.protocol.requests import Request
+from ..core.settings import Build
+from ..core.text import escape
+from ..system import paths
+from . import launch
+from .watch import Late, Watch
+
+PLAN_SEC = 10.0
+"""How long it may take to plan, in seconds."""
+
+TOO_SLOW = f"build-service cannot serve this request: looking at its paths took more than {PLAN_SEC:.0f} s"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to run, the directory that it runs in, open, and the real name of the workspace that holds it.
+
+    `timeout_sec` is in seconds, and whole.
+    """
+
+    command: launch.Command
+    cwd: paths.Directory
+    workspace: str
+    timeout_sec: int
+
+
+class Planning:
+    """One request being planned. `given_up` tells that a thread of it lives on, and so what may be done no more."""
+
+    def __init__(self, work: Callable[[], Planned]) -> None:
+        """`work` is called in the thread, once; what it raises, `wait` raises."""
+        self.given_up = False
+        self._work = work
+        self._planned: Planned | None = None
+        self._failure: BaseException | None = None
+
+    def wait(self, watch: Watch) -> Planned:
+        """Return what the work returned. Raises what it raised; what `watch` raises, BuildError in place of Late."""
+        told, tell = os.pipe2(os.O_CLOEXEC)
+        thread = threading.Thread(target=self._run, args=(tell,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            os.close(told)
+            os.close(tell)
+            raise BuildError("build-service cannot serve this request: the host has no room for a thread") from exc
+        self.given_up = True
+        try:
+            watch.until_readable(told)
+        except Late as exc:
+            raise BuildError(TOO_SLOW) from exc
+        thread.join()
+        self.given_up = False
+        os.close(told)
+        if self._failure is not None:
+            raise self._failure
+        assert self._planned is not None
+        return self._planned
+
+    def _run(self, tell: int) -> None:
+        try:
+            self._planned = self._work()
+        except BaseException as exc:
+            self._failure = exc
+        finally:
+            os.close(tell)
+
+
+def plan(
+    request: Request,
+    build: Build,
+    account: policy.Caller,
+    inherited: Mapping[str, str],
+    entered: Callable[[str], None],
+) -> Planned:
+    """Return what `request` comes to under the settings `build`, looked at with the rights of this process.
+
+    `inherited` is the service's own environment; `entered` is called with the real name of the directory as soon as it
+    is known. Raises BuildError with the line to refuse it with, StartError where a check finds that it would not start.
+    """
+    plan = policy.plan(request, build, account, inherited)
+    workspace, cwd, index = paths.enter(plan.workspace, [view.to_host(plan.cwd) for view in plan.views])
+    try:
+        entered(cwd.real)
+        args = policy.host_arguments(plan, plan.views[index])
+        paths.hold_arguments(plan.command, args, cwd, workspace)
+        problem = launch.why_not(plan.program) if request.check else None
+        if problem:
+            raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
+        return Planned(_command(plan, args, cwd), cwd, workspace.real, plan.timeout_sec)
+    except BaseException:
+        cwd.close()
+        raise
+    finally:
+        workspace.close()
+
+
+def _command(plan: policy.Plan, args: tuple[str, ...], cwd: paths.Directory) -> launch.Command:
+    environment = dict(plan.environment)
+    if environment.get("PWD") == "":
+        environment["PWD"] = cwd.real
+    return launch.Command(
+        program=plan.program,
+        argv=(_name(plan, environment.get("PATH", "")), *args),
+        environment=environment,
+        umask=plan.umask,
+        timeout_sec=plan.timeout_sec,
+        grace_sec=plan.grace_sec,
+    )
+
+
+def _name(plan: policy.Plan, search_path: str) -> str:
+    """Return argv[0]: the command's bare name where the build's PATH leads it to the same program.
+
+    make calls itself by that name again, `$(MAKE)`, and shows it in what it prints.
+    """
+    found = shutil.which(plan.command, path=search_path)
+    if found is not None and os.path.exists(plan.program) and os.path.samefile(found, plan.program):
+        return plan.command
+    return plan.program
