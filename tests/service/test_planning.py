@@ -21,7 +21,8 @@ import pytest
 
 import harness
 from buildcore.service.planner import PLAN_SEC, TOO_SLOW
-from harness import Service, running_service, write_tree
+from daemon import Service, running_service
+from harness import write_tree
 from harness_world import DEV1, MS_NODEV, MS_NOSUID
 from wire import RawCaller, at_rest, reap_orphans
 
