@@ -75,7 +75,11 @@ def seconds_to_serve(service: Service) -> float:
 
 
 def descriptors(pid: int) -> list[str]:
-    return [re.sub(r"\[\d+\]", "", os.readlink(f"/proc/{pid}/fd/{name}")) for name in os.listdir(f"/proc/{pid}/fd")]
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it is closed meanwhile
+            found.append(re.sub(r"\[\d+\]", "", os.readlink(f"/proc/{pid}/fd/{name}")))
+    return found
 
 
 def await_descriptors(service: Service, wanted: list[str]) -> None:
