@@ -285,14 +285,19 @@ def test_a_reload_that_the_machine_cannot_make_is_refused_and_the_next_one_works
         faulty.daemon.await_log("build-service listens", count=2)
 
 
-def test_what_a_killed_session_left_is_ended_as_soon_as_it_can_be_looked_for(faulty: Service, faults: Faults) -> None:
+@pytest.mark.parametrize(
+    ("function", "error"), [("fork", errno.EAGAIN), ("opendir", errno.EMFILE)], ids=["fork", "opendir"]
+)
+def test_what_a_killed_session_left_is_ended_as_soon_as_it_can_be_looked_for(
+    function: str, error: int, faulty: Service, faults: Faults
+) -> None:
     with undisturbed(faulty), RawCaller(faulty) as caller:
         make = waiting_make(caller.ask("slow").await_output("waits\n"))
-        with faults.failing("opendir", errno.EMFILE, faulty.daemon.pid):
+        await_session_ahead(faulty)
+        with faults.failing(function, error, faulty.daemon.pid if function == "fork" else 0):
             os.kill(parent_of(make), signal.SIGKILL)
-            faulty.daemon.await_log(
-                "ERROR build_service: cannot look for what a killed session left running reason=.Too many open files"
-            )
+            said = "ERROR build_service: cannot look for what a killed session left running reason="
+            faulty.daemon.await_log(f"{said}.{os.strerror(error)}")
         faulty.daemon.await_log("ended what a killed session left running processes=.*make")
         assert_ended(make)
 

@@ -12,18 +12,20 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.timers import Timers
-from ..system import cgroups, linux, signals
+from ..system import linux, signals
 from ..system.listener import Endpoint
 from ..system.notify import Manager
-from . import orphans, reload, session
+from . import reload, session
 from .children import SIGNALS, Children
 from .link import STOPPING
+from .orphans import Orphans
 from .reloader import Reloader
 from .server import Server
 from .status import Status
@@ -37,8 +39,11 @@ SESSION_MARGIN_SEC = 10.0
 FORK_PAUSE_SEC = 1.0
 """How long no session is forked ahead after the machine had no process, descriptor or memory for one."""
 
-ORPHANS_PAUSE_SEC = 1.0
-"""How long what a session left runs on when the machine had no descriptor or memory to look for it."""
+REAPED_AT_ONCE = 256
+"""Ended children that are taken note of before callers are heard again."""
+
+LEFT_SEC = 5.0
+"""How long the end of what sessions left may take when the service stops."""
 
 
 class Arbiter:
@@ -71,6 +76,9 @@ class Arbiter:
         self._reloader = Reloader(
             program, service.log, self._status, self._server, self._timers, self._handover, self._become
         )
+        self._orphans = Orphans(
+            service.log, self._timers, self._own_children, self._children.become_session, service.cgroup
+        )
         self._ready_fd: int | None = None  # until the line on it is written
         self._stopping = False
 
@@ -98,6 +106,7 @@ class Arbiter:
         """After a reload: take note of what ended meanwhile, and let the next log writer write, as it is to now."""
         self._children.take_over(handover.sessions, handover.ending)
         self._reap()
+        self._orphans.seek()  # what looked before the reload has ended, or is one of those that are about to
         if self._restart_log_writer in self._timers or not handover.writer:
             self._timers.set(self._restart_log_writer, time.monotonic())
         else:
@@ -164,8 +173,11 @@ class Arbiter:
         self._queue.close()
         self._log.in_child()
 
+    def _own_children(self) -> set[int]:
+        return {self._log.writer_pid, *self._children.known(), *self._reloader.pids(), *self._orphans.pids()}
+
     def _reap(self) -> None:
-        while True:
+        for _ in range(REAPED_AT_ONCE):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -177,29 +189,19 @@ class Arbiter:
                 self._timers.set(self._restart_log_writer, time.monotonic() + pause)
             elif pid in self._reloader.pids():
                 self._reloader.trial_ended(status)
+            elif pid in self._orphans.pids():
+                self._orphans.ended(status)
             else:
                 self._session_ended(pid, status)
+        self._timers.set(self._reap, time.monotonic())  # the rest, when those who wait were heard
 
     def _session_ended(self, pid: int, status: int) -> None:
-        """Take the wait status of a session, or of an orphan."""
-        if os.WIFSIGNALED(status) and pid in self._children.known():
+        """Take the wait status of a session, or of an orphan: what either leaves comes to this process."""
+        known = pid in self._children.known()
+        if os.WIFSIGNALED(status) and known:
             self._log.error("a session was killed", pid=pid, signal=os.WTERMSIG(status))
         self._children.forget(pid)
-        if self._service.cgroup is not None:
-            group = cgroups.build_path(self._service.cgroup, pid)
-            if os.path.isdir(group):
-                cgroups.remove(group)
-        if status:
-            self._end_orphans()
-
-    def _end_orphans(self) -> None:
-        try:
-            names = orphans.end({self._log.writer_pid, *self._children.known(), *self._reloader.pids()})
-            if names:
-                self._log.warn("ended what a killed session left running", processes=names)
-        except OSError as exc:
-            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
-            self._timers.set(self._end_orphans, time.monotonic() + ORPHANS_PAUSE_SEC)
+        self._orphans.session_ended(pid, left=bool(status) or not known)
 
     def _restart_log_writer(self) -> None:
         try:
@@ -234,7 +236,7 @@ class Arbiter:
             channel=self._log.descriptors(),
             writer=0 if self._restart_log_writer in self._timers else self._log.writer_pid,
             sessions=tuple(self._children.serving.items()),
-            ending=tuple(self._children.ending),
+            ending=(*self._children.ending, *self._orphans.pids()),
         )
 
     # --- the end ---
@@ -253,17 +255,24 @@ class Arbiter:
         self._server.socket.close()
         self._children.hang_up_on_idle()
         self._children.signal_serving(signal.SIGTERM)
-        self._await_children(time.monotonic() + patience_sec)
+        self._await_end(lambda: self._own_children() - {self._log.writer_pid}, patience_sec)
         for pid in self._children.serving:
             self._log.error("a session did not end and is killed", pid=pid)
         self._children.signal_serving(signal.SIGKILL)
+        self._await_end(self._children.known, LEFT_SEC)
+        self._orphans.seek_at_last()
+        self._await_end(self._orphans.pids, LEFT_SEC)
+        self._orphans.kill()
         self._log.info("build-service stopped")
         self._queue.close()
 
-    def _await_children(self, deadline: float) -> None:
+    def _await_end(self, pids: Callable[[], set[int]], seconds: float) -> None:
+        """Reap until none of these is left, for so long at most."""
+        deadline = time.monotonic() + seconds
         with selectors.PollSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ)
-            while (self._children.known() or self._reloader.pids()) and time.monotonic() < deadline:
-                selector.select(max(0.0, deadline - time.monotonic()))
+            while pids() and (left := deadline - time.monotonic()) > 0:
+                selector.select(0.0 if self._reap in self._timers else left)
                 self._queue.take()
+                self._timers.cancel(self._reap)
                 self._reap()

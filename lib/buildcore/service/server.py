@@ -21,6 +21,7 @@ from typing import Any
 from ..core.protocol import events
 from ..core.timers import Timers
 from ..system import identity, signals, subids
+from ..system.listener import BACKLOG
 from . import session
 from .children import LEFT_STATUS, SIGNALS, Children
 
@@ -76,9 +77,12 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         return self.socket in self._selector.get_map()
 
     def turn_away_the_waiting(self, line: str) -> None:
-        """Accept whoever waits in the socket's queue, and tell each in one line that it is not served."""
+        """Accept whoever waits in the socket's queue, and tell each in one line that it is not served.
+
+        As many as there is room for in the queue: callers that come as fast as they are told hold nobody up.
+        """
         with suppress(OSError):  # until none waits any more
-            while True:
+            for _ in range(BACKLOG + 1):
                 connection, _ = self.socket.accept()
                 _turn_away(connection, line)
                 connection.close()

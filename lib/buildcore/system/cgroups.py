@@ -8,6 +8,8 @@ is touched (systemd's Delegate=, seen by its extended attribute); everywhere els
 from __future__ import annotations
 
 import os
+import select
+import time
 
 MOUNT_INFO = "/proc/self/mountinfo"
 DELEGATE_ATTRIBUTES = ("trusted.delegate", "user.delegate")
@@ -45,14 +47,37 @@ def kill(path: str) -> None:
     _write(path + "/cgroup.kill", b"1")
 
 
-def remove(path: str) -> None:
-    """Kill what is in it and remove it; what cannot be removed yet stays for the next try."""
+def remove(path: str, patience_sec: float = 0.0) -> None:
+    """Kill what is in it and remove it; what cannot be removed yet stays for the next try.
+
+    `patience_sec` is how long what was killed may take to end. Not for the arbiter: a build may have made groups of its
+    own in it, where it has the right to, and as many as it likes.
+    """
     try:
         kill(path)
-        for directory, _, _ in os.walk(path, topdown=False):
+        if patience_sec:
+            _await_empty(path, patience_sec)
+        directories = [path]
+        for directory in directories:  # grows meanwhile: parents first
+            with os.scandir(directory) as entries:
+                directories += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for directory in reversed(directories):
             os.rmdir(directory)
     except OSError:
         pass
+
+
+def _await_empty(path: str, seconds: float) -> None:
+    """Wait until no process lives in it (cgroup.events, cgroups(7)), for so long at most."""
+    deadline = time.monotonic() + seconds
+    fd = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        while b"populated 1" in os.pread(fd, 4096, 0) and (left := deadline - time.monotonic()) > 0:
+            poll.poll(left * 1000)
+    finally:
+        os.close(fd)
 
 
 def _mount_point() -> str | None:

@@ -14,6 +14,9 @@ SOCKET_VARIABLE = "NOTIFY_SOCKET"
 MAX_USEC_DIGITS = 18
 """Longer is 30000 years or "infinity"."""
 
+_KICKS = 2.5
+"""How often it hears within its patience: twice (sd_watchdog_enabled(3)), also when one word comes a little late."""
+
 _USEC = 1_000_000
 
 
@@ -24,7 +27,7 @@ class Manager:
         name = environ.get(SOCKET_VARIABLE, "")
         self._address = "\0" + name[1:] if name.startswith("@") else name
         self.watchdog_sec = _watchdog_sec(environ, pid) if name else None
-        """How often the manager wants to hear `WATCHDOG=1`, in seconds, by half its own patience; None for never."""
+        """How often the manager wants to hear `WATCHDOG=1`, in seconds; None for never."""
 
     def tell(self, *assignments: str) -> bool:
         """Send e.g. `READY=1`, `STATUS=...`; return False when there is a manager that could not be told."""
@@ -46,8 +49,8 @@ class Manager:
 
 
 def _watchdog_sec(environ: Mapping[str, str], pid: int) -> float | None:
-    """Return half of WATCHDOG_USEC where it is meant for this process (sd_watchdog_enabled(3))."""
+    """Return a part of WATCHDOG_USEC where it is meant for this process (sd_watchdog_enabled(3))."""
     usec = environ.get("WATCHDOG_USEC", "")
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid) or not (usec.isascii() and usec.isdigit()):
         return None
-    return int(usec) / _USEC / 2 if len(usec) <= MAX_USEC_DIGITS and int(usec) else None
+    return int(usec) / _USEC / _KICKS if len(usec) <= MAX_USEC_DIGITS and int(usec) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -58,13 +58,34 @@ def signal_each(processes: Iterable[Process], signum: int) -> None:
         _send(process, signum)
 
 
-def kill_trees(roots: Iterable[Process]) -> None:
-    """SIGKILL each of `roots`, and everything below them."""
-    roots = tuple(roots)
-    signal_each(roots, signal.SIGSTOP)
-    for root in roots:
-        _kill_below(root.pid)
-    signal_each(roots, signal.SIGKILL)
+def kill_orphans(parent: int, known: Collection[int]) -> list[Process]:
+    """SIGKILL the children of the process `parent` that are not `known` (pids), and all below them; return the former.
+
+    For a child that `parent` forked for this, so that `parent` itself never looks through /proc: each pass looks once,
+    however many there are. What `parent` forked since then is spared as well: it is younger than this process and in
+    the session (setsid(2)) of both, which nobody joins who left it, as a build does before it is its caller's. When
+    `parent` has ended there is nothing to do: its children are somebody else's.
+    """
+    own = _look(os.getpid())
+    orphans: dict[int, Process] = {}
+
+    def is_spared(child: _Seen) -> bool:
+        process = child.process
+        return own is not None and (
+            process.pid in known
+            or process.pid == own.process.pid
+            or (child.session == own.session and process.start >= own.process.start)
+        )
+
+    def look() -> list[_Seen]:
+        found = _below(parent, is_spared) if os.getppid() == parent else []
+        for each in found:
+            if each.process.parent == parent and not each.ended:
+                orphans.setdefault(each.process.pid, each.process)
+        return found
+
+    _kill_all(look, None)  # no groups: `parent` reaps meanwhile, and with a zombie goes its hold on a number
+    return list(orphans.values())
 
 
 def signal_below(ancestor: int, signum: int) -> None:
@@ -86,13 +107,19 @@ def signal_below(ancestor: int, signum: int) -> None:
 
 
 def _kill_below(ancestor: int) -> None:
-    """Stop what is found until nothing new is, kill it, and look again: what forks just then is still there."""
-    own = _look(ancestor)
+    _kill_all(lambda: _below(ancestor), _look(ancestor))
+
+
+def _kill_all(look: Callable[[], list[_Seen]], own: _Seen | None) -> None:
+    """Stop what is found until nothing new is, kill it, and look again: what forks just then is still there.
+
+    `own` is this process, where it is the one to reap what is found: then the groups of its zombies are met as well.
+    """
     found: set[Process] = set()
     groups: set[int] = set()
     killed: tuple[int, int] | None = None
     for _ in range(MAX_FREEZE_PASSES):
-        below = _below(ancestor)
+        below = look()
         fresh = {each.process for each in below if not each.ended} - found
         fresh_groups = {each.group for each in below if own is not None and _holds_group(each, own)} - groups
         if fresh or fresh_groups:
@@ -138,19 +165,23 @@ def _look(pid: int) -> _Seen | None:
     return _Seen(Process(pid, int(parent), int(start), name), int(group), int(session), ended)
 
 
-def _below(ancestor: int) -> list[_Seen]:
-    """Return everything below the process `ancestor`, zombies too, parents before their children."""
+def _below(ancestor: int, is_spared: Callable[[_Seen], bool] = lambda child: False) -> list[_Seen]:
+    """Return everything below the process `ancestor`, zombies too, parents before their children.
+
+    A child of it that `is_spared` is left out, with everything below.
+    """
     children: dict[int, list[_Seen]] = {}
     for entry in os.listdir("/proc"):
         seen = _look(int(entry)) if entry.isdigit() else None
         if seen is not None:
             children.setdefault(seen.process.parent, []).append(seen)
     found: list[_Seen] = []
-    todo = [ancestor]
+    below = [seen for seen in children.get(ancestor, ()) if not is_spared(seen)]
+    todo = [below]
     while todo:
-        below = children.get(todo.pop(), ())
+        below = todo.pop()
         found += below
-        todo += [seen.process.pid for seen in below]
+        todo += [children[seen.process.pid] for seen in below if seen.process.pid in children]
     return found
 
 
