@@ -1,7 +1,8 @@
 /* Makes calls fail in a running service, for test_faults.py, which compiles it and has LD_PRELOAD load it.
  *
  * What fails is in a file that all processes share: the calls of one function, in one process or in all, after so many
- * that still succeed, for so many times, with one errno. It can also move the clock of the day, and that one alone.
+ * that still succeed, for so many times, with one errno. It can also move the clock of the day, and that one alone, and
+ * have a process stop itself behind setresuid(2) or as it comes to execve(2), as whoever has its ids by then can stop it.
  * Must never do anything while the file says nothing.
  */
 #define _GNU_SOURCE
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -52,6 +54,14 @@ static int fails(const char *function)
     return 1;
 }
 
+/* Gives `path` back, after a stop where the file says "stop". */
+static const char *held(const char *path)
+{
+    if (fails("stop"))
+        raise(SIGSTOP);
+    return path;
+}
+
 /* WRAP(type, name, failure, parameters, arguments): the function `name`, which returns `failure` where it fails. */
 #define WRAP_AS(type, name, called, failure, parameters, arguments)             \
     type called parameters                                                      \
@@ -74,7 +84,8 @@ WRAP(ssize_t, sendmsg, -1, (int fd, const struct msghdr *message, int flags), (f
 WRAP(ssize_t, recvmsg, -1, (int fd, struct msghdr *message, int flags), (fd, message, flags))
 WRAP(ssize_t, recv, -1, (int fd, void *buffer, size_t size, int flags), (fd, buffer, size, flags))
 WRAP(DIR *, opendir, NULL, (const char *path), (path))
-WRAP(int, execve, -1, (const char *path, char *const argv[], char *const environment[]), (path, argv, environment))
+WRAP(int, execve, -1, (const char *path, char *const argv[], char *const environment[]),
+     (held(path), argv, environment))
 WRAP(int, getpwuid_r, (*found = NULL, errno),
      (uid_t uid, struct passwd *entry, char *buffer, size_t size, struct passwd **found),
      (uid, entry, buffer, size, found))
@@ -82,6 +93,17 @@ WRAP(int, posix_spawn, errno,
      (pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
       char *const argv[], char *const environment[]),
      (pid, path, actions, attributes, argv, environment))
+
+int setresuid(uid_t real, uid_t effective, uid_t saved)
+{
+    static int (*next)(uid_t, uid_t, uid_t);
+    if (!next)
+        next = (int (*)(uid_t, uid_t, uid_t))dlsym(RTLD_NEXT, "setresuid");
+    int result = next(real, effective, saved);
+    if (fails("stop behind the drop"))
+        raise(SIGSTOP);
+    return result;
+}
 
 #define WRAP_OPEN(called, parameters, arguments)                                \
     int called parameters                                                       \

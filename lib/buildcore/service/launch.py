@@ -1,7 +1,8 @@
 """Starts a build: a child that becomes the command, as the caller, in a session of its own, or says why it cannot.
 
 The session calls it, and `proof` with a scratch child. It decides nothing about whether the command may run, and no
-shell takes part. Whatever fails on the way comes back as one line, and then nothing runs.
+shell takes part. Whatever fails on the way comes back as one line, and then nothing runs. Nothing here waits for the
+child: from the moment that it has the caller's ids, the caller may stop it (kill(2)).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..core.errors import BuildError
 from ..core.protocol.events import STDERR, STDOUT
@@ -50,42 +52,68 @@ class Command:
 
 @dataclass
 class Build:
-    """A started build: its main process and the reading ends of its pipes."""
+    """A forked build: its main process, the reading ends of its pipes, and what is heard of it on its way to execve(2).
+
+    `status` is readable while that is not over; `started` is when it was forked, in seconds of the monotonic clock.
+    """
 
     pid: int
     pipes: dict[str, int]
-    started: float = field(default_factory=time.monotonic)
+    status: int
+    started: float
+    _said: bytes = b""
+
+    def hear(self) -> None:
+        """Read from `status` what is there, without waiting for more; at its end, give it up (-1)."""
+        while self.status >= 0:
+            try:
+                data = os.read(self.status, _STATUS_BYTES)
+            except BlockingIOError:
+                return
+            self._said += data
+            if not data:
+                self.let_go()
+
+    def let_go(self) -> None:
+        """Hear no more from `status`."""
+        if self.status >= 0:
+            os.close(self.status)
+            self.status = -1
+
+    def failed(self) -> bool:
+        """Tell whether the child said why it does not become the command."""
+        return bool(self._said)
+
+    def failure(self) -> StartError:
+        """Return what it said."""
+        return StartError(escape(self._said.decode("utf-8", "replace")))
 
 
 def start(command: Command, directory: int, become: Callable[[], None]) -> Build:
-    """Start `command` in the directory that the descriptor `directory` holds, and return the running build.
+    """Fork a child that becomes `command` in the directory that the descriptor `directory` holds.
 
     The child leads a session and a process group of its own, reads /dev/null, has default signals, no other
-    descriptor and `command.umask`; `become` drops its privileges just before execve(2). Raises StartError when
-    any of that, or execve itself, fails: then nothing runs.
+    descriptor and `command.umask`; `become` drops its privileges just before execve(2). When any of that, or execve
+    itself, fails, the build tells it (`Build.hear`). Raises StartError when there can be no child.
     """
     ends: list[int] = []
+    started = time.monotonic()
     try:
         for make in (_pipe, _pipe, _status_pipe):
             ends += make()
-        pid = os.fork()
+        with signals.held(signal.valid_signals()):  # none meets a handler of this process in the child
+            pid = os.fork()
+            if pid == 0:
+                out_read, out_write, err_read, err_write, status_read, status_write = ends
+                _run_child(command, directory, become, out_write, err_write, status_write)
     except OSError as exc:
         for fd in ends:
             os.close(fd)
         raise StartError(escape(f"cannot start {command.argv[0]}: {exc.strerror}")) from exc
     out_read, out_write, err_read, err_write, status_read, status_write = ends
-    if pid == 0:
-        _run_child(command, directory, become, out_write, err_write, status_write)
     for fd in (out_write, err_write, status_write):
         os.close(fd)
-    with open(status_read, "rb") as status:
-        failure = status.read(_STATUS_BYTES)
-    if failure:
-        os.close(out_read)
-        os.close(err_read)
-        os.waitpid(pid, 0)
-        raise StartError(escape(failure.decode("utf-8", "replace")))
-    return Build(pid, {STDOUT: out_read, STDERR: err_read})
+    return Build(pid, {STDOUT: out_read, STDERR: err_read}, status_read, started)
 
 
 def why_not(program: str) -> str | None:
@@ -100,7 +128,9 @@ def why_not(program: str) -> str | None:
 
 
 def _status_pipe() -> tuple[int, int]:
-    return os.pipe2(os.O_CLOEXEC)
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read_end, False)
+    return read_end, write_end
 
 
 def _pipe() -> tuple[int, int]:
@@ -114,25 +144,29 @@ def _pipe() -> tuple[int, int]:
 def _run_child(
     command: Command, directory: int, become: Callable[[], None], out: int, err: int, status: int
 ) -> None:
-    """Turn the forked child into the build, or report on `status` why not; never returns."""
+    """Turn the forked child into the build, or report on `status` why not; never returns.
+
+    What is the service's is let go of before the drop, as the caller can hold the child from then on.
+    """
     step = "prepare"
     try:
-        directory, out, err, status = (_above_standard(fd) for fd in (directory, out, err, status))
         os.setsid()
+        signals.restore_defaults()
+        directory, out, err, status = (_above_standard(fd) for fd in (directory, out, err, status))
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (out, 1), (err, 2)):
             os.dup2(source, target, inheritable=True)
         step = "enter the directory for"
         os.fchdir(directory)
-        step = "drop privileges for"
-        become()
         step = "prepare"
         os.umask(command.umask)
         descriptors.close_all_but({0, 1, 2, status})  # execve(2) closes this one
-        signals.restore_defaults()
-        step = "run"
+        program, argv = _bytes(command.program), [_bytes(argument) for argument in command.argv]
         environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}
-        os.execve(_bytes(command.program), [_bytes(argument) for argument in command.argv], environment)
+        step = "drop privileges for"
+        become()
+        step = "run"
+        os.execve(program, argv, environment)
     except BaseException as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         subject = command.argv[0]

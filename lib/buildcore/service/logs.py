@@ -16,10 +16,13 @@ from dataclasses import replace
 from ..core import text
 from ..core.errors import BuildError
 from ..core.settings import LEVELS, Logging
-from ..system import descriptors
+from ..system import descriptors, signals
 from . import log_writer
 from .log_channel import Channel, keyed, open_channel, record
 from .log_outputs import File, reason_of
+
+WRITER_SEC = 5.0
+"""How long a service that has stopped waits for the writer's last line."""
 
 
 class LogError(BuildError):
@@ -95,10 +98,10 @@ class Log:
     def wait_writer(self) -> None:
         """For the arbiter, after `close`: wait until the writer has written everything and ended.
 
-        This waits for the sessions that still run, too: their lines are yet to come.
+        It goes on for as long as there are sessions, and this does not wait for those: WRITER_SEC at most.
         """
         with suppress(ChildProcessError):  # the arbiter's own reaping came first
-            os.waitpid(self.writer_pid, 0)
+            signals.await_child(self.writer_pid, WRITER_SEC)
 
     def _send(self, level: str, message: str, fields: dict[str, object], uid: int | None = None) -> None:
         if level in self._levels and self._channel.is_open():

@@ -8,23 +8,31 @@ drop of every single build as well; this finds what would be wrong with all of t
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import signal
+import time
+from contextlib import suppress
 
 from ..core.errors import BuildError
 from ..core.policy import DEFAULT_PATH
 from ..core.protocol import events
 from ..core.settings import Settings
-from ..system import identity
+from ..system import identity, signals
 from . import launch
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
 """Whom the scratch child becomes; the kernel's overflow ids, which no account needs to have."""
+
+PROOF_SEC = 10.0
+"""How long the scratch child may take. It has ids that others may have as well, and who has them can stop it."""
 
 _NO_CAPABILITIES = f"{0:016x}"
 _NO_SIGNALS = f"{0:016x}"
 _C_LIBRARYS_OWN = 1 << 31 | 1 << 32
 """Signals 32 and 33 as bits of proc(5): whoever was started by the C library's posix_spawn(3) ignores them."""
 
+_READ_BYTES = 65536
 _DESCRIPTORS = "0 1 2 3"  # standard ones, and the one with which the directory is listed
 
 
@@ -80,14 +88,33 @@ def _shown_by(settings: Settings, ids: identity.Identity, tool: str, path: str) 
         )
     finally:
         os.close(directory)
-    output = {stream: _read_all(fd) for stream, fd in build.pipes.items()}
-    _, status = os.waitpid(build.pid, 0)
+    deadline = time.monotonic() + PROOF_SEC
+    output = {stream: text.decode("utf-8", "replace") for stream, text in _read_all(build, deadline).items()}
+    status = signals.await_child(build.pid, max(0.0, deadline - time.monotonic()))
+    if status is None:
+        os.kill(build.pid, signal.SIGKILL)
+        signals.await_child(build.pid, PROOF_SEC)
+        raise ProofError(f"{program} {path} did not end within {PROOF_SEC:.0f} s")
+    if build.failed():
+        raise build.failure()
     if status:
         raise ProofError(f"{program} {path} ended with wait status {status}: {output[events.STDERR].strip()}")
     return output[events.STDOUT]
 
 
-def _read_all(fd: int) -> str:
-    os.set_blocking(fd, True)
-    with open(fd, "rb") as file:
-        return file.read().decode("utf-8", "replace")
+def _read_all(build: launch.Build, deadline: float) -> dict[str, bytes]:
+    """Return what comes out of the pipes of `build` until both end, or until the deadline."""
+    output = dict.fromkeys(build.pipes, b"")
+    left = dict(build.pipes)
+    while left and select.select([*left.values()], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        for stream, fd in list(left.items()):
+            with suppress(BlockingIOError):
+                data = os.read(fd, _READ_BYTES)
+                output[stream] += data
+                if not data:
+                    del left[stream]
+    for fd in build.pipes.values():
+        os.close(fd)
+    build.hear()
+    build.let_go()
+    return output

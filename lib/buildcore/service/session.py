@@ -253,6 +253,9 @@ class _Session:
                 if group is not None:
                     cgroups.remove(group)
 
+        def started() -> None:
+            self._log("info", "build started", timeout_sec=timeout_sec, **self._origin)
+
         def ended(ending: endings.Ending) -> None:
             remove_group()
             self._log_ending(ending)
@@ -264,13 +267,13 @@ class _Session:
                 cgroups.create(group)
         try:
             build = launch.start(command, cwd.fd, become)
-        except BaseException:
+            self._leaves = True
+            ending = supervisor.supervise(command, build, link, self._queue, signal_all, started, ended)
+            self._leaves = bool(ending.survivors)
+        except launch.StartError:
+            self._leaves = _has_children()
             remove_group()
             raise
-        self._leaves = True
-        self._log("info", "build started", timeout_sec=timeout_sec, **self._origin)
-        ending = supervisor.supervise(command, build, link, self._queue, signal_all, ended)
-        self._leaves = bool(ending.survivors)
         link.close()
 
     def _log_ending(self, ending: endings.Ending) -> None:
@@ -323,3 +326,11 @@ def say_goodbye(connection: socket.socket, answer: bytes) -> None:
                 return
     except OSError:
         return  # the caller is gone, or slow to the end: it was told
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True

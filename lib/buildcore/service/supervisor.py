@@ -1,13 +1,14 @@
-"""Sees one started build to its end: carries its output, and leaves nothing of it running.
+"""Sees one forked build to its end: hears how it starts, carries its output, and leaves nothing of it running.
 
 `supervise` is called in a process that has no other children, a session as a rule. `launch` has started the build,
 `output` carries what it writes to a `Link`, which also brings the caller's cancellation; here is what waits for all of
 them, and decides when the build is over. It never polls: it sleeps until a pipe, the link, a signal or a deadline has
 something for it.
 
-The ends of a build: the main process exits; the timeout; the caller cancels or goes away; the service stops. All but
-the first climb the ladder (`core.ladder`), each signal of which goes to everything of the build. What the main process
-leaves behind climbs it too, and delays nothing.
+The ends of a build: the main process exits; the timeout; the caller cancels or goes away; the service stops. They are
+its ends from the fork on, as whoever is the caller can hold it before execve(2) already. All but the first climb the
+ladder (`core.ladder`), each signal of which goes to everything of the build. What the main process leaves behind climbs
+it too, and delays nothing.
 """
 
 from __future__ import annotations
@@ -38,18 +39,20 @@ def supervise(
     link: Link,
     queue: signals.SignalQueue,
     signal_all: Callable[[int], None] = signal_below,
+    started: Callable[[], None] = lambda: None,
     ended: Callable[[Ending], None] = lambda ending: None,
 ) -> Ending:
-    """Carry a started build to its end and return how it ended; nothing of it runs any more then.
+    """Carry a forked build to its end and return how it ended; nothing of it runs any more then.
 
     `queue` catches SIGCHLD, and SIGTERM by which the service stops. `signal_all` sends a signal to everything
-    of the build. `ended` is called once, as soon as nothing of the build runs: a slow reader may take its output
-    for long after that. The build's pipes are closed in the end. The calling process is a subreaper
-    (`linux.set_child_subreaper`) without other children.
+    of the build. `started` is called once, when it is on its way no more. `ended` is called once, as soon as nothing of
+    the build runs: a slow reader may take its output for long after that. The build's pipes are closed in the end.
+    Raises StartError, and calls neither, when the child says that it cannot become the command. The calling process is
+    a subreaper (`linux.set_child_subreaper`) without other children.
     """
     # poll(2) needs no descriptor of its own, so that a machine without any cannot leave a started build alone.
     with selectors.PollSelector() as selector:
-        return _Supervision(command, build, link, queue, signal_all, ended, selector).run()
+        return _Supervision(command, build, link, queue, signal_all, started, ended, selector).run()
 
 
 class _Supervision:
@@ -62,6 +65,7 @@ class _Supervision:
         link: Link,
         queue: signals.SignalQueue,
         signal_all: Callable[[int], None],
+        started: Callable[[], None],
         ended: Callable[[Ending], None],
         selector: selectors.BaseSelector,
     ) -> None:
@@ -71,6 +75,7 @@ class _Supervision:
         self._output = Output(build.pipes, link, lambda fd: self._watch_one(fd, 0))
         self._queue = queue
         self._signal_all = signal_all
+        self._tell_started = started
         self._tell_ended = ended
         self._told_ended = False
         self._selector = selector
@@ -101,6 +106,8 @@ class _Supervision:
             self._tell_once_ended()
         self._tell_once_ended()
         self._output.close()
+        if self._build.failed():
+            raise self._build.failure()
         return self._ending()
 
     def _dispatch(self, source: str, events: int) -> None:
@@ -108,6 +115,8 @@ class _Supervision:
             self._output.read(source)
         elif source == "signals":
             self._hear_signals()
+        elif source == "start":
+            self._hear_start()
         elif source == "hang_up":
             self._link.hang_up()
         elif events & selectors.EVENT_READ:
@@ -116,7 +125,7 @@ class _Supervision:
     def _is_over(self) -> bool:
         if self._children_left:
             return False
-        if self._finished and (self._link.is_gone() or not self._link.has_backlog()):
+        if self._build.failed() or self._finished and (self._link.is_gone() or not self._link.has_backlog()):
             return True
         return self._patience_ends is not None and time.monotonic() >= self._patience_ends
 
@@ -125,6 +134,8 @@ class _Supervision:
     def _watch(self) -> None:
         """Watch what can make progress now: a pipe only while there is room for what it holds."""
         gone = self._link.is_gone()
+        if self._build.status >= 0:
+            self._watch_one(self._build.status, selectors.EVENT_READ, "start")
         for stream, fd in self._output.pipes().items():
             self._watch_one(fd, selectors.EVENT_READ if self._output.is_wanted() else 0, stream)
         events = selectors.EVENT_WRITE if self._link.has_backlog() else 0
@@ -154,7 +165,7 @@ class _Supervision:
 
     def _finish_output(self) -> None:
         """End the stream once the main process is gone and what it had written is on its way."""
-        if self._finished or not self._output.finish():
+        if self._finished or self._build.failed() or not self._output.finish():
             return
         self._finished = True
         if not self._link.is_gone():
@@ -162,9 +173,24 @@ class _Supervision:
             self._link.flush()
 
     def _tell_once_ended(self) -> None:
-        if not self._children_left and not self._told_ended:
+        if not self._children_left and not self._told_ended and not self._build.failed():
             self._told_ended = True
             self._tell_ended(self._ending())
+
+    def _hear_start(self, at_last: bool = False) -> None:
+        """Hear how the child fares on its way to execve(2), `at_last` when it is gone."""
+        status = self._build.status
+        if status < 0:
+            return
+        self._build.hear()
+        if at_last:
+            self._build.let_go()
+        if self._build.status < 0:
+            self._watch_one(status, 0)
+            if not self._build.failed():
+                self._tell_started()
+        elif self._build.failed() and not self._ladder.begun:  # it ends by itself, unless it is held
+            self._deadline = time.monotonic() + KILL_WAIT_SEC
 
     def _hear_signals(self) -> None:
         came = self._queue.take()
@@ -207,6 +233,7 @@ class _Supervision:
     def _main_ended(self, status: int) -> None:
         self._status = status
         self._ended = time.monotonic()
+        self._hear_start(at_last=True)
         self._output.main_ended()
 
     def _end(self, reason: str, first: signal.Signals) -> None:

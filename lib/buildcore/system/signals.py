@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -59,6 +60,22 @@ def held(signums: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def await_child(pid: int, seconds: float) -> int | None:
+    """Wait for the end of a child of this process, for so long at most; return its wait status, None when it lives on.
+
+    A child that ended and that somebody else traces lives on in this sense (ptrace(2)). For a process with one thread
+    that has no handler for SIGCHLD. Raises ChildProcessError when there is no such child.
+    """
+    deadline = time.monotonic() + seconds
+    with held((signal.SIGCHLD,)):
+        while True:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            left = deadline - time.monotonic()
+            if found or left <= 0:
+                return status if found else None
+            signal.sigtimedwait((signal.SIGCHLD,), left)
 
 
 def restore_defaults() -> None:
