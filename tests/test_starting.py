@@ -25,6 +25,7 @@ StartService = Callable[..., Service]
 
 GRACE_SEC = 1
 PROOF_SEC = 10.0
+TRIAL_SEC = 60.0
 
 
 @pytest.fixture
@@ -154,3 +155,18 @@ def test_a_scratch_child_that_is_held_keeps_no_service_from_saying_so(faults: Fa
         done = harness.run_as(harness.current_user(), [python, "-I", "-c", program], "/", env=faults.env)
     said = f"{shutil.which('cat', path='/usr/bin:/bin')} /proc/self/status did not end within {PROOF_SEC:.0f} s\n"
     assert (done.stdout, done.stderr) == (said, "")
+
+
+@pytest.mark.needs_root
+def test_a_user_database_that_does_not_answer_ends_a_reload_and_not_the_service(
+    faults: Faults, start_service: StartService
+) -> None:
+    service = start_service("root", env=faults.env)
+    write_tree(service.workspace, {"Makefile": "quick:\n\t@echo quick\n"}, service.caller)
+    with holding(faults, "stop at a group"):
+        os.kill(service.daemon.pid, signal.SIGHUP)
+        assert await_stopped(service).pid != service.daemon.pid
+    faults.let_pass(round(TRIAL_SEC) + 1)
+    os.kill(service.daemon.pid, signal.SIGCHLD)  # whatever wakes it: it looks at the clock
+    service.daemon.await_log("reload refused, everything stays as it was")
+    assert service.run("make", "quick").stdout == "quick\n"

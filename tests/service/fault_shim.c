@@ -1,8 +1,9 @@
 /* Makes calls fail in a running service, for test_faults.py, which compiles it and has LD_PRELOAD load it.
  *
  * What fails is in a file that all processes share: the calls of one function, in one process or in all, after so many
- * that still succeed, for so many times, with one errno. It can also move the clock of the day, and that one alone, and
- * have a process stop itself behind setresuid(2) or as it comes to execve(2), as whoever has its ids by then can stop it.
+ * that still succeed, for so many times, with one errno. It can also move the clock of the day, or let time pass, and
+ * have a process stop itself behind setresuid(2) or as it comes to execve(2), as whoever has its ids by then can stop it,
+ * or as it asks for a group, as a directory service that does not answer holds it.
  * Must never do anything while the file says nothing.
  */
 #define _GNU_SOURCE
@@ -10,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
@@ -25,7 +27,7 @@
 /* The same fields, in the same order, as PLAN in test_faults.py. */
 static struct plan {
     char function[24];
-    int error, pid, skip, times, hits, unused;
+    int error, pid, skip, times, hits, later_sec;
     long long clock_shift_sec;
 } *plan;
 
@@ -94,6 +96,16 @@ WRAP(int, posix_spawn, errno,
       char *const argv[], char *const environment[]),
      (pid, path, actions, attributes, argv, environment))
 
+int getgrnam_r(const char *name, struct group *entry, char *buffer, size_t size, struct group **found)
+{
+    static int (*next)(const char *, struct group *, char *, size_t, struct group **);
+    if (!next)
+        next = (int (*)(const char *, struct group *, char *, size_t, struct group **))dlsym(RTLD_NEXT, "getgrnam_r");
+    if (fails("stop at a group"))
+        raise(SIGSTOP);
+    return next(name, entry, buffer, size, found);
+}
+
 int setresuid(uid_t real, uid_t effective, uid_t saved)
 {
     static int (*next)(uid_t, uid_t, uid_t);
@@ -134,5 +146,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     int result = next(clock, now);
     if (plan && clock == CLOCK_REALTIME)
         now->tv_sec += plan->clock_shift_sec;
+    if (plan && clock == CLOCK_MONOTONIC)
+        now->tv_sec += plan->later_sec;
     return result;
 }

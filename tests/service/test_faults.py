@@ -56,7 +56,7 @@ slow:
 {WAITING}"""
 
 PLAN = struct.Struct("24s6iq")
-"""`struct plan` of fault_shim.c: function, error, pid, skip, times, hits, unused, clock_shift_sec."""
+"""`struct plan` of fault_shim.c: function, error, pid, skip, times, hits, later_sec, clock_shift_sec."""
 
 
 class Faults:
@@ -93,6 +93,10 @@ class Faults:
     def move_clock(self, seconds: int) -> None:
         """Moves CLOCK_REALTIME of every process of the service."""
         self._plan[:] = PLAN.pack(b"", 0, 0, 0, 0, 0, 0, seconds)
+
+    def let_pass(self, seconds: int) -> None:
+        """Has so much time gone by, by CLOCK_MONOTONIC of every process of the service. Who sleeps is not woken."""
+        self._plan[:] = PLAN.pack(b"", 0, 0, 0, 0, 0, seconds, 0)
 
 
 @pytest.fixture

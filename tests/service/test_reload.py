@@ -275,9 +275,9 @@ def test_a_program_that_does_not_know_the_handover_is_not_become(
 ) -> None:
     service = start_service(flavour, programs=installed / "bin")
     module = installed / "lib/buildcore/service/reload.py"
-    module.write_text(module.read_text().replace("VERSION = 1", "VERSION = 2"))
+    module.write_text(module.read_text().replace("READABLE = (1, 2)", "READABLE = (1,)"))
     os.kill(service.daemon.pid, signal.SIGHUP)
-    service.daemon.await_log("reload refused.*hands over in version 1, this program reads 2")
+    service.daemon.await_log("reload refused.*hands over in version 2, this program reads 1")
 
 
 def test_what_the_trial_accepted_is_what_counts_whatever_becomes_of_the_file(

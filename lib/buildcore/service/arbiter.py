@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from .. import __version__
+from ..core import places
 from ..core.errors import BuildError
 from ..core.timers import Timers
 from ..system import linux, signals
@@ -70,7 +71,10 @@ class Arbiter:
         self._selector = selectors.PollSelector()  # needs no descriptor, nor memory for each that it watches
         self._selector.register(self._queue, selectors.EVENT_READ)
         self._timers = Timers()
-        self._children = Children(self._let_go)
+        limits = places.Limits(
+            service.settings.service.max_connections, service.settings.service.max_connections_per_user
+        )
+        self._children = Children(self._let_go, self._selector, limits)
         self._server = Server(listener, endpoint.path, service, self._children, self._selector, self._timers)
         self._status = Status(manager, self._children, self._timers)
         self._reloader = Reloader(
@@ -100,11 +104,11 @@ class Arbiter:
             self._tell_ready()
             while not self._stopping:
                 self._serve_once()
-        self._stop()
+            self._stop()
 
     def _go_on(self, handover: reload.Handover) -> None:
         """After a reload: take note of what ended meanwhile, and let the next log writer write, as it is to now."""
-        self._children.take_over(handover.sessions, handover.ending)
+        self._children.take_over(handover)
         self._reap()
         self._orphans.seek()  # what looked before the reload has ended, or is one of those that are about to
         if self._restart_log_writer in self._timers or not handover.writer:
@@ -133,7 +137,11 @@ class Arbiter:
         self._status.kick_watchdog()
 
     def _serve_once(self) -> None:
-        ready = [key.fileobj for key, _ in self._selector.select(self._timers.wait_sec(time.monotonic()))]
+        keys = [key for key, _ in self._selector.select(self._timers.wait_sec(time.monotonic()))]
+        ready = [key.fileobj for key in keys]
+        for key in keys:
+            if key.data is not None:
+                self._children.hear(key.data)
         self._hear_signals()
         if self._stopping:
             return
@@ -237,6 +245,9 @@ class Arbiter:
             writer=0 if self._restart_log_writer in self._timers else self._log.writer_pid,
             sessions=tuple(self._children.serving.items()),
             ending=(*self._children.ending, *self._orphans.pids()),
+            places=self._children.places(),
+            delivering=tuple(self._children.delivering),
+            open_files=self._service.open_files,
         )
 
     # --- the end ---
@@ -271,7 +282,7 @@ class Arbiter:
         deadline = time.monotonic() + seconds
         with selectors.PollSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ)
-            while pids() and (left := deadline - time.monotonic()) > 0:
+            while (pids() or self._reap in self._timers) and (left := deadline - time.monotonic()) > 0:
                 selector.select(0.0 if self._reap in self._timers else left)
                 self._queue.take()
                 self._timers.cancel(self._reap)

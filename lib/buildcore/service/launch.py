@@ -39,7 +39,8 @@ class StartError(BuildError):
 class Command:
     """What to run: program (absolute path), argv with its name first, the whole environment, limits.
 
-    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds.
+    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds; `open_files` is the soft limit of open
+    descriptors (RLIMIT_NOFILE), None for that of this process.
     """
 
     program: str
@@ -48,6 +49,7 @@ class Command:
     umask: int
     timeout_sec: float
     grace_sec: float
+    open_files: int | None = None
 
 
 @dataclass
@@ -160,6 +162,8 @@ def _run_child(
         os.fchdir(directory)
         step = "prepare"
         os.umask(command.umask)
+        if command.open_files is not None:
+            descriptors.allow_again(command.open_files)
         descriptors.close_all_but({0, 1, 2, status})  # execve(2) closes this one
         program, argv = _bytes(command.program), [_bytes(argument) for argument in command.argv]
         environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}

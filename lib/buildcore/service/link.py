@@ -33,6 +33,7 @@ class CallerLink:
         self._unfinished = {events.STDOUT: b"", events.STDERR: b""}
         self._exit = events.Exit(0)
         self._details = False
+        self._taken = 0
         self._gone = False
         self._listening = True
 
@@ -96,6 +97,10 @@ class CallerLink:
                 self.hang_up()
                 return
             del self._backlog[:sent]
+            self._taken += sent
+
+    def taken(self) -> int:
+        return self._taken
 
     def cancellation(self) -> int | None:
         try:

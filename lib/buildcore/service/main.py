@@ -17,10 +17,13 @@ from dataclasses import replace
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.settings import Settings
-from ..system import cgroups, config, descriptors, identity, listener, notify
+from ..system import cgroups, config, descriptors, identity, listener, notify, subids
 from . import arbiter, log_outputs, logs, proof, reload, session
 
 FAILURE = 1
+
+SPARE_DESCRIPTORS = 64
+"""What the arbiter has open besides one descriptor for each session, as many as `core.places` allows."""
 
 
 class UsageError(BuildError):
@@ -136,6 +139,10 @@ def _report(settings: Settings, trial: reload.Accepted | None) -> None:
         print(f"build-service: warning: {warning}", file=sys.stderr)
     if trial is not None:
         proof.prove(settings)
+        # What the arbiter is to ask the host's user database for: where that does not answer, this trial does not end.
+        subids.load()
+        with suppress(BuildError):  # the socket keeps its group then, and the arbiter says so
+            listener.group_id(settings.service.socket_group)
         reload.answer(trial)
     print("configuration is valid")
 
@@ -152,12 +159,17 @@ def _serve(
         log.warn("configuration warning", warning=warning)
     os.chdir("/")
     os.umask(0o077)
+    connections = settings.service.max_connections
+    open_files = descriptors.allow(2 * connections + settings.service.prefork + SPARE_DESCRIPTORS)
+    if handover is not None and handover.open_files is not None:
+        open_files = handover.open_files
     service = session.Service(
         settings=settings,
         environment={_text(name): _text(value) for name, value in os.environb.items()},
         log=log,
         only_uid=only_uid,
         cgroup=cgroups.delegated(),
+        open_files=open_files,
     )
     manager = notify.Manager(os.environ, os.getpid())
     arbiter.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)

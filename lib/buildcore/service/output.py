@@ -49,6 +49,9 @@ class Link(Protocol):
     def flush(self) -> None:
         """Write what the reader takes now."""
 
+    def taken(self) -> int:
+        """Return how many bytes the reader took so far."""
+
     def cancellation(self) -> int | None:
         """Read what the caller said: the number of the signal to cancel its build with, None for nothing."""
 

@@ -23,7 +23,10 @@ from ..core.errors import BuildError
 VARIABLE = "_BUILD_SERVICE_HANDOVER"
 """Names the descriptor of a file that holds the handover: of any length, unlike a variable."""
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""Before 2 there were no places: sessions of then take theirs until they end."""
+
 SAID_BYTES = 8192
 """How much of what a trial says is shown."""
 
@@ -60,6 +63,8 @@ class Handover:
     service's to remove. `channel` are the log's descriptors (`logs.Log.descriptors`), `writer` is the pid of its
     writer, 0 for none. `sessions` are pid and caller's uid of each session that serves a caller, and `ending` the
     pids of what was forked ahead and is about to end. `config` is the configuration's text, once a trial accepted it.
+    `places` are pid and descriptor of each session's channel, `delivering` the pids of those that only deliver.
+    `open_files` is the soft limit that builds have (RLIMIT_NOFILE), None where it is this process's own.
     """
 
     pid: int
@@ -72,6 +77,9 @@ class Handover:
     sessions: tuple[tuple[int, int], ...]
     ending: tuple[int, ...]
     config: str | None = None
+    places: tuple[tuple[int, int], ...] = ()
+    delivering: tuple[int, ...] = ()
+    open_files: int | None = None
 
     def file(self) -> int:
         """Return the descriptor of a file without a name that holds it."""
@@ -79,7 +87,7 @@ class Handover:
 
     def pass_on(self, inheritable: bool) -> None:
         """Let its descriptors pass execve(2), or keep them from it."""
-        for descriptor in (self.listener, *self.channel):
+        for descriptor in (self.listener, *self.channel, *(descriptor for _, descriptor in self.places)):
             os.set_inheritable(descriptor, inheritable)
 
 
@@ -97,9 +105,12 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
             file.seek(0)
             fields = json.load(file)
         version = fields.pop("version")
-        if version != VERSION:
-            raise ReloadError(f"the running service hands over in version {version}, this program reads {VERSION}")
+        if version not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise ReloadError(f"the running service hands over in version {version}, this program reads {known}")
         fields["sessions"] = tuple((int(pid), int(uid)) for pid, uid in fields["sessions"])
+        fields["places"] = tuple((int(pid), int(descriptor)) for pid, descriptor in fields.get("places", ()))
+        fields["delivering"] = tuple(fields.get("delivering", ()))
         fields["channel"], fields["ending"] = tuple(fields["channel"]), tuple(fields["ending"])
         return Handover(**fields)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:

@@ -100,20 +100,15 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse a caller who would be one too many, in all or of its user."""
-        settings = self._service.settings.service
         try:
             uid = identity.peer_ids(request)[1]
         except OSError as exc:
             self._service.log.error("cannot tell who calls", reason=exc.strerror)
             return False
         self._caller_uid = self._owners.owner_of(uid)  # many subordinate uids are one user all the same
-        total, own = self._children.count(), self._children.count_of(self._caller_uid)
-        if total < settings.max_connections and own < settings.max_connections_per_user:
+        limit = self._children.refusal(self._caller_uid)
+        if limit is None:
             return True
-        if total >= settings.max_connections:
-            limit = f"{settings.max_connections} callers are served already (service.max_connections)"
-        else:
-            limit = f"{own} of your builds run already (service.max_connections_per_user)"
         _turn_away(request, f"build-service is busy: {limit}")
         self._service.log.refusal(self._caller_uid, "caller refused", uid=uid, reason=limit)
         return False
@@ -125,22 +120,33 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         elif self._children.hand_over(request, self._caller_uid):
             self.close_request(request)
         else:
+            self._fork_session(request, client_address)
+
+    def _fork_session(self, request: Any, client_address: Any) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        try:
             with signals.held(SIGNALS):
                 super().process_request(request, client_address)
-            for pid in self.active_children or ():
-                self._children.add(pid, self._caller_uid)
-            self.active_children = None  # the library's own list, which nobody else would shorten
+        except BaseException:
+            self._ours.close()
+            raise
+        finally:
+            self._theirs.close()
+        for pid in self.active_children or ():
+            self._children.add(pid, self._caller_uid, self._ours)
+        self.active_children = None  # the library's own list, which nobody else would shorten
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the forked session: serve the caller."""
         self._children.become_session()
-        if not session.serve(request, self._service):
+        self._ours.close()
+        if not session.serve(request, self._theirs, self._service):
             os._exit(LEFT_STATUS)
 
-    def serve_handed_over(self, connection: socket.socket) -> bool:
+    def serve_handed_over(self, connection: socket.socket, channel: socket.socket) -> bool:
         """In a session forked ahead: serve the caller on `connection`; tell whether nothing of its build is left."""
         try:
-            return session.serve(connection, self._service)
+            return session.serve(connection, channel, self._service)
         except Exception:
             self.handle_error(connection, None)
             return False

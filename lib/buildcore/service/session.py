@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import __version__
 from ..core import endings, policy
@@ -28,6 +28,7 @@ from ..system import cgroups, identity, linux, origin, paths, processes, signals
 from . import launch, planner, supervisor
 from .link import STOPPING, CallerLink
 from .logs import Log
+from .place import Place
 from .watch import Stopped, Watch
 
 RECEIVE_BYTES = 64 << 10
@@ -47,13 +48,17 @@ class NoRequest(BuildError):
 
 @dataclass(frozen=True)
 class Service:
-    """What every session of a service shares; `only_uid` is set when it serves one user alone."""
+    """What every session of a service shares; `only_uid` is set when it serves one user alone.
+
+    `open_files` is the soft limit of open descriptors that the service was started with, and that builds have.
+    """
 
     settings: Settings
     environment: Mapping[str, str]
     log: Log
     only_uid: int | None
     cgroup: str | None
+    open_files: int
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,8 @@ class Caller:
     peer: identity.Peer
 
 
-def serve(connection: socket.socket, service: Service) -> bool:
-    """Serve one caller on `connection`, an accepted Unix stream socket, to the end.
+def serve(connection: socket.socket, channel: socket.socket, service: Service) -> bool:
+    """Serve one caller on `connection`, an accepted Unix stream socket, to the end; `channel` leads to the arbiter.
 
     Returns whether nothing of its build is left; when it raises, something may be.
     """
@@ -76,14 +81,17 @@ def serve(connection: socket.socket, service: Service) -> bool:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     linux.set_child_subreaper()
     try:
-        return _Session(connection, service, queue).run()
+        return _Session(connection, Place(channel), service, queue).run()
     finally:
         queue.close()
 
 
 class _Session:
-    def __init__(self, connection: socket.socket, service: Service, queue: signals.SignalQueue) -> None:
+    def __init__(
+        self, connection: socket.socket, place: Place, service: Service, queue: signals.SignalQueue
+    ) -> None:
         self._connection = connection
+        self._place = place
         self._service = service
         self._queue = queue
         self._reader = requests.RequestReader()
@@ -191,7 +199,8 @@ class _Session:
             if request.check:
                 self._answer_check(planned, caller)
             else:
-                self._run(planned.command, planned.cwd, caller, planned.timeout_sec)
+                command = replace(planned.command, open_files=self._service.open_files)
+                self._run(command, planned.cwd, caller, planned.timeout_sec)
         finally:
             planned.cwd.close()
 
@@ -268,12 +277,16 @@ class _Session:
         try:
             build = launch.start(command, cwd.fd, become)
             self._leaves = True
-            ending = supervisor.supervise(command, build, link, self._queue, signal_all, started, ended)
+            ending = supervisor.supervise(command, build, link, self._queue, signal_all, started, ended, self._place)
             self._leaves = bool(ending.survivors)
         except launch.StartError:
             self._leaves = _has_children()
             remove_group()
             raise
+        if link.has_backlog():
+            self._service.log.refusal(
+                self._uid, "a caller did not read its output", **self._seen, request_id=self._request_id
+            )
         link.close()
 
     def _log_ending(self, ending: endings.Ending) -> None:

@@ -24,8 +24,10 @@ from ..core.endings import CANCELLED, COMPLETED, STOPPED, TIMED_OUT, Ending
 from ..core.ladder import KILL_ATTEMPTS, KILL_WAIT_SEC, Ladder
 from ..core.timers import LONGEST_WAIT_SEC
 from ..system import processes, signals
+from .delivery import Delivery
 from .launch import Build, Command
 from .output import Link, Output
+from .place import Place
 
 
 def signal_below(signum: int) -> None:
@@ -41,18 +43,19 @@ def supervise(
     signal_all: Callable[[int], None] = signal_below,
     started: Callable[[], None] = lambda: None,
     ended: Callable[[Ending], None] = lambda ending: None,
+    place: Place | None = None,
 ) -> Ending:
     """Carry a forked build to its end and return how it ended; nothing of it runs any more then.
 
     `queue` catches SIGCHLD, and SIGTERM by which the service stops. `signal_all` sends a signal to everything
     of the build. `started` is called once, when it is on its way no more. `ended` is called once, as soon as nothing of
-    the build runs: a slow reader may take its output for long after that. The build's pipes are closed in the end.
-    Raises StartError, and calls neither, when the child says that it cannot become the command. The calling process is
-    a subreaper (`linux.set_child_subreaper`) without other children.
+    the build runs: a slow reader may take its output for a while after that (`delivery`), and `place` is where that is
+    told. The build's pipes are closed in the end. Raises StartError, and calls neither, when the child says that it
+    cannot become the command. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
     """
     # poll(2) needs no descriptor of its own, so that a machine without any cannot leave a started build alone.
     with selectors.PollSelector() as selector:
-        return _Supervision(command, build, link, queue, signal_all, started, ended, selector).run()
+        return _Supervision(command, build, link, queue, signal_all, started, ended, place, selector).run()
 
 
 class _Supervision:
@@ -67,12 +70,14 @@ class _Supervision:
         signal_all: Callable[[int], None],
         started: Callable[[], None],
         ended: Callable[[Ending], None],
+        place: Place | None,
         selector: selectors.BaseSelector,
     ) -> None:
         self._command = command
         self._build = build
         self._link = link
         self._output = Output(build.pipes, link, lambda fd: self._watch_one(fd, 0))
+        self._delivery = Delivery(link, place)
         self._queue = queue
         self._signal_all = signal_all
         self._tell_started = started
@@ -84,7 +89,6 @@ class _Supervision:
         self._ended = 0.0
         self._ladder = Ladder(command.grace_sec)
         self._deadline: float | None = build.started + command.timeout_sec
-        self._patience_ends: float | None = None  # with a slow reader, once the service stops
         self._children_left = True
         self._finished = False
         self._survivors: tuple[str, ...] = ()
@@ -103,6 +107,7 @@ class _Supervision:
             self._obey_deadline()
             self._link.flush()
             self._finish_output()
+            self._delivery.go_on(time.monotonic())
             self._tell_once_ended()
         self._tell_once_ended()
         self._output.close()
@@ -117,6 +122,8 @@ class _Supervision:
             self._hear_signals()
         elif source == "start":
             self._hear_start()
+        elif source == "place":
+            self._hear_arbiter()
         elif source == "hang_up":
             self._link.hang_up()
         elif events & selectors.EVENT_READ:
@@ -127,7 +134,7 @@ class _Supervision:
             return False
         if self._build.failed() or self._finished and (self._link.is_gone() or not self._link.has_backlog()):
             return True
-        return self._patience_ends is not None and time.monotonic() >= self._patience_ends
+        return self._delivery.is_over(time.monotonic())
 
     # --- what is waited for ---
 
@@ -136,6 +143,8 @@ class _Supervision:
         gone = self._link.is_gone()
         if self._build.status >= 0:
             self._watch_one(self._build.status, selectors.EVENT_READ, "start")
+        if self._delivery.fileno() >= 0:
+            self._watch_one(self._delivery.fileno(), selectors.EVENT_READ, "place")
         for stream, fd in self._output.pipes().items():
             self._watch_one(fd, selectors.EVENT_READ if self._output.is_wanted() else 0, stream)
         events = selectors.EVENT_WRITE if self._link.has_backlog() else 0
@@ -156,7 +165,7 @@ class _Supervision:
 
     def _time_left(self) -> float | None:
         """Return the seconds until the next deadline, None to wait for events alone."""
-        deadlines = [at for at in (self._deadline, self._patience_ends) if at is not None]
+        deadlines = [at for at in (self._deadline, self._delivery.due()) if at is not None]
         if not deadlines:
             return None
         return max(0.0, min(*deadlines, time.monotonic() + LONGEST_WAIT_SEC) - time.monotonic())
@@ -176,6 +185,8 @@ class _Supervision:
         if not self._children_left and not self._told_ended and not self._build.failed():
             self._told_ended = True
             self._tell_ended(self._ending())
+            if not self._is_over():
+                self._delivery.begin(time.monotonic())
 
     def _hear_start(self, at_last: bool = False) -> None:
         """Hear how the child fares on its way to execve(2), `at_last` when it is gone."""
@@ -197,8 +208,14 @@ class _Supervision:
         if signal.SIGCHLD in came:
             self._reap()
         if signal.SIGTERM in came:
-            self._patience_ends = time.monotonic() + self._command.grace_sec + KILL_ATTEMPTS * KILL_WAIT_SEC
+            self._delivery.stop_at(time.monotonic() + self._command.grace_sec + KILL_ATTEMPTS * KILL_WAIT_SEC)
             self._end(STOPPED, signal.SIGTERM)
+
+    def _hear_arbiter(self) -> None:
+        watched = self._delivery.fileno()
+        self._delivery.hear()
+        if self._delivery.fileno() < 0:
+            self._watch_one(watched, 0)
 
     def _hear_caller(self) -> None:
         wanted = self._link.cancellation()

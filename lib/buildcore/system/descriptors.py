@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -46,6 +47,22 @@ def set_pipe_size(fd: int, size: int) -> None:
 def pipe_size(fd: int) -> int:
     """Return how many bytes a pipe holds."""
     return int(fcntl.fcntl(fd, _F_GETPIPE_SZ))
+
+
+def allow(count: int) -> int:
+    """Let this process have `count` open, as far as its hard limit goes; return the soft limit of before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return soft
+
+
+def allow_again(soft: int) -> None:
+    """Give this process the soft limit of before, as far as its hard limit still goes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft if hard == resource.RLIM_INFINITY else hard if soft == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _numbers() -> list[int]:

@@ -56,7 +56,7 @@ class Endpoint:
 
         Raises ListenError, also when another file has taken its place: that is held before it is changed.
         """
-        group = None if private else _group_id(settings.socket_group)
+        group = None if private else group_id(settings.socket_group)
         try:
             fd = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -119,7 +119,7 @@ def bind(settings: Service, private: bool) -> tuple[socket.socket, Endpoint]:
     path = settings.socket_path
     directory = os.path.dirname(path)
     if not private:
-        _group_id(settings.socket_group)  # before anything is made
+        group_id(settings.socket_group)  # before anything is made
     try:
         if not os.path.isdir(directory):
             os.mkdir(directory, 0o700 if private else 0o755)
@@ -139,7 +139,7 @@ def _cannot_listen(path: str, exc: OSError) -> ListenError:
     return ListenError(f"cannot listen on {escape(path)}: {exc.strerror or exc}")
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
     """Return the gid of the group `name`; raises ListenError."""
     try:
         return grp.getgrnam(name).gr_gid

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
+import time
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 MAX_FREEZE_PASSES = 100
 """A tree that still grows after so many passes is killed as far as it is known; the caller comes again."""
+
+ENDED_SEC = 2.0
+"""How long what got a SIGKILL is waited for; what lives on after that is in uninterruptible sleep."""
 
 _ENDED = (b"Z", b"X")
 
@@ -61,6 +66,7 @@ def signal_each(processes: Iterable[Process], signum: int) -> None:
 def kill_orphans(parent: int, known: Collection[int]) -> list[Process]:
     """SIGKILL the children of the process `parent` that are not `known` (pids), and all below them; return the former.
 
+    What was killed has ENDED_SEC to end: `parent` finds its zombies when it finds this process's.
     For a child that `parent` forked for this, so that `parent` itself never looks through /proc: each pass looks once,
     however many there are. What `parent` forked since then is spared as well: it is younger than this process and in
     the session (setsid(2)) of both, which nobody joins who left it, as a build does before it is its caller's. When
@@ -68,6 +74,7 @@ def kill_orphans(parent: int, known: Collection[int]) -> list[Process]:
     """
     own = _look(os.getpid())
     orphans: dict[int, Process] = {}
+    everything: dict[int, Process] = {}
 
     def is_spared(child: _Seen) -> bool:
         process = child.process
@@ -79,12 +86,14 @@ def kill_orphans(parent: int, known: Collection[int]) -> list[Process]:
 
     def look() -> list[_Seen]:
         found = _below(parent, is_spared) if os.getppid() == parent else []
-        for each in found:
-            if each.process.parent == parent and not each.ended:
-                orphans.setdefault(each.process.pid, each.process)
+        for process in [each.process for each in found if not each.ended]:
+            if process.parent == parent and process.pid not in everything:
+                orphans[process.pid] = process
+            everything.setdefault(process.pid, process)
         return found
 
     _kill_all(look, None)  # no groups: `parent` reaps meanwhile, and with a zombie goes its hold on a number
+    _await_ended(everything.values(), ENDED_SEC)
     return list(orphans.values())
 
 
@@ -135,6 +144,23 @@ def _kill_all(look: Callable[[], list[_Seen]], own: _Seen | None) -> None:
         _signal_groups(groups, signal.SIGKILL)
     signal_each(found, signal.SIGKILL)
     _signal_groups(groups, signal.SIGKILL)
+
+
+def _await_ended(processes: Iterable[Process], seconds: float) -> None:
+    """Wait until each has ended, a zombie or not; for so long at most, where there are pidfds."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        try:
+            handle = _open_handle(process.pid)
+        except OSError:
+            continue  # it is gone, or this kernel has none
+        try:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            if _is_same(process) and not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return
+        finally:
+            os.close(handle)
 
 
 def _holds_group(each: _Seen, ancestor: _Seen) -> bool:
