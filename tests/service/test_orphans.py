@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-import harness
-from buildcore.system import linux, processes
-from forked import end, exit_code, fork, in_child, wait_for_ever
-from harness import PATIENCE_SEC, Service, await_exit, popen_as, read_until, write_tree
-from harness_world import inside
 from test_activation import Manager
 from test_denial import SERVED_SEC, other, seconds_to_serve
+
+import daemon
+import harness
+from buildcore.system import linux, processes
+from daemon import Service
+from forked import end, exit_code, fork, in_child, wait_for_ever
+from harness import PATIENCE_SEC, await_exit, popen_as, read_until, write_tree
+from harness_world import inside
 from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, parent_of, waiting_make
 
 StartService = Callable[..., Service]
@@ -104,7 +106,7 @@ def test_very_many_that_are_held_from_outside_hold_nobody_up(
 ) -> None:
     flavour = "root" if inside() else "user"
     options = manager.options(WATCHDOG_USEC=str(round(WATCHDOG_SEC * 1e6)))
-    settings = harness.merged(manager.settings(), {"build": {"timeouts": {"grace_sec": 0}}})
+    settings = daemon.merged(manager.settings(), {"build": {"timeouts": {"grace_sec": 0}}})
     service = start_service(flavour, settings, **options)
     python = f"{harness.python_directory()}/python3"
     files = {"crowd.py": CROWDED, "Makefile": f"all:\n\t@{python} crowd.py {CROWD}\nquick:\n\t@echo quick\n"}

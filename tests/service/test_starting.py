@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from test_faults import Faults
 
 import harness
-from harness import PATIENCE_SEC, Process, Service, await_exit, descendants, write_tree
-from test_faults import Faults
+from daemon import Service
+from harness import PATIENCE_SEC, Process, await_exit, descendants, write_tree
 from wire import RawCaller, assert_ended, at_rest
 
 StartService = Callable[..., Service]

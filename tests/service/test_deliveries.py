@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_denial import BUILDERS
+from test_faults import Faults, log_writer
 
 import harness
 from buildcore.core import places
 from buildcore.service import reload as reload_module
 from buildcore.service.delivery import DELIVERY_SEC
-from harness import Service, await_exit, descendants, write_tree
+from daemon import Service
+from harness import await_exit, descendants, write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User, inside
-from test_denial import BUILDERS
-from test_faults import Faults, log_writer
 from wire import WAITING, Gate, RawCaller, at_rest, foreign_processes, parent_of, waiting_make
 
 StartService = Callable[..., Service]
