@@ -19,7 +19,9 @@ How the answer is checked, once the arguments were rewritten:
             if argument.role is Role.PATH:
                 resolve(here, argument.value)              # held under the workspace
 
-make reads arguments from its environment, too, and 4.4 obeys a -C or -f there: see `makeflags_arguments`.
+make reads arguments from its environment, too, and 4.4 obeys a -C or -f there: see `makeflags_arguments`. Among its
+arguments may be definitions of variables, and of these one names files that make reads: MAKEFILES. What is code, such
+as `--eval` or a reference in the name of a variable, is not looked at.
 Where versions of a tool differ, the answer is the one that shows the policy more. Where every version stops
 with a usage error, before it reads any file, the answer does not matter.
 """
@@ -28,8 +30,16 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+MAKEFILES = "MAKEFILES"
+"""The variable of make that names more makefiles, in its environment and among its arguments."""
+
+_BLANK = " \t\n\v\f\r"
+_MAKEFILES = re.compile(rf"[{_BLANK}]*{MAKEFILES}[{_BLANK}]*(\+|\?|!|:{{0,3}})=[{_BLANK}]*")
+"""The definitions of make (its manual, "Setting Variables"); `:::=` is one since 4.4."""
+_WORD = re.compile(rf"[^{_BLANK}]+")
 
 MAKE_COMMANDS = ("make", "gmake")
 KNOWN_COMMANDS = (*MAKE_COMMANDS, "ninja", "cmake")
@@ -53,14 +63,17 @@ class PathArgument:
     index: int
     """Position, in the argument list, of the string that holds the value."""
     start: int
-    """Offset in that string, in characters, where the value begins; it goes on to the string's end."""
+    """Offset in that string, in characters, where the value begins."""
     value: str
     role: Role
     option: str
-    """The option by its usual name, for messages: "-C" for --directory, too; "PATH" for cmake's bare path."""
+    """The option by its usual name, for messages: "-C" for --directory, too; "PATH" for cmake's bare path, the name of
+    the variable in a definition."""
     expands_home: bool = False
     """Whether the tool puts a home directory in place of a `~` at the front of the value. Which directory
     depends on its environment, for make even on a HOME=DIR among the arguments: only a refusal holds it."""
+    computed: bool = False
+    """Whether the tool makes the path from the value, by variables or a command: only a refusal holds it."""
 
 
 class _Takes(enum.Enum):
@@ -92,6 +105,8 @@ class _Getopt:
     long: Mapping[str, _Option]
     """By each name and by each abbreviation that is not ambiguous: see `_with_abbreviations`."""
     expands_home: Callable[[Role, str], bool]
+    operand: Callable[[int, str], Iterable[PathArgument]] = lambda index, arg: ()
+    """The paths in an argument that is no option, at that index."""
 
 
 def _with_abbreviations(options: Mapping[str, _Option]) -> dict[str, _Option]:
@@ -120,6 +135,21 @@ def _make_expands_home(role: Role, value: str) -> bool:
     # make expands "~" first and drops "./" then. A makefile's name is expanded once more when it is opened,
     # so "-f ./~dev1/x" is a file of dev1's home, while "-C ./~dev1" is a directory of that odd name.
     return (value if role is Role.DIRECTORY else _without_dot_slash(value)).startswith("~")
+
+
+def _makefiles(index: int, arg: str) -> Iterator[PathArgument]:
+    """The makefiles in a definition of MAKEFILES: make reads each before all others, and minds none that is missing
+    (GNU make manual, "The Variable MAKEFILES"). Where make computes the list, all of it is one path."""
+    definition = _MAKEFILES.match(arg)
+    if definition is None:
+        return
+    begin = definition.end()
+    if definition[1] == "!" or "$" in arg[begin:]:
+        if arg[begin:]:
+            yield PathArgument(index, begin, arg[begin:], Role.PATH, MAKEFILES, computed=True)
+        return
+    for word in _WORD.finditer(arg, begin):
+        yield PathArgument(index, word.start(), word[0], Role.PATH, MAKEFILES, word[0].startswith("~"))
 
 
 def _make_options() -> _Getopt:
@@ -162,7 +192,7 @@ def _make_options() -> _Getopt:
         long[name] = _Option("--" + name, _Takes.MAYBE)
     # Since 4.4, and meant for make itself only: a makefile that is deleted once it was read.
     long["temp-stdin"] = _Option("--temp-stdin", _Takes.VALUE, Role.PATH, dash_is_no_path=True)
-    return _Getopt(short, _with_abbreviations(long), _make_expands_home)
+    return _Getopt(short, _with_abbreviations(long), _make_expands_home, _makefiles)
 
 
 def _ninja_options() -> _Getopt:
@@ -263,11 +293,18 @@ def rewrite(
     """A copy of `args` where each path of `found` has the value that `mapping` gives for it.
 
     The copy has its paths at the same places as `args`, as long as `mapping` gives a path that begins with
-    a slash, or the value as it was.
+    a slash, or the value as it was; in a list of paths, one without blanks.
     """
     rewritten = list(args)
+    in_one: dict[int, list[PathArgument]] = {}
     for argument in found:
-        rewritten[argument.index] = args[argument.index][:argument.start] + mapping(argument)
+        in_one.setdefault(argument.index, []).append(argument)
+    for index, here in in_one.items():
+        pieces, end = [], 0
+        for argument in here:
+            pieces += [args[index][end : argument.start], mapping(argument)]
+            end = argument.start + len(argument.value)
+        rewritten[index] = "".join(pieces) + args[index][end:]
     return rewritten
 
 
@@ -289,6 +326,7 @@ def _getopt_paths(tool: _Getopt, args: Sequence[str], begin: int) -> Iterator[Pa
     while index < len(args) and args[index] != "--":
         option, start = _option_in(tool, args[index])
         if option is None:
+            yield from tool.operand(index, args[index])
             index += 1
             continue
         if option.takes is _Takes.VALUE and start is None:
@@ -300,6 +338,8 @@ def _getopt_paths(tool: _Getopt, args: Sequence[str], begin: int) -> Iterator[Pa
         if option.ends_options:
             return
         index += 1
+    for rest in range(index + 1, len(args)):
+        yield from tool.operand(rest, args[rest])
 
 
 def _is_dash(option: _Option, value: str) -> bool:

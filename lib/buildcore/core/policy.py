@@ -77,6 +77,8 @@ class Plan:
     umask: int
     timeout_sec: int
     grace_sec: int
+    makefiles: str | None = None
+    """What of `environment` is the caller's own MAKEFILES, which names files as its arguments do."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
         umask=DEFAULT_UMASK if request.umask is None else request.umask,
         timeout_sec=_timeout(request.timeout_sec, build.timeouts),
         grace_sec=build.timeouts.grace_sec,
+        makefiles=(request.env or {}).get(arguments.MAKEFILES) if _may_send_makefiles(build.environment) else None,
     )
 
 
@@ -117,13 +120,36 @@ def host_arguments(plan: Plan, view: View) -> tuple[str, ...]:
     """Return the plan's arguments with every path in them as the host names it, read in the caller's `view`.
 
     A `~` in front is replaced here by the caller's home directory, as GNU make would do it, so that what is
-    checked is what make opens. Raises PolicyError for another user's home, `~name`.
+    checked is what make opens. Raises PolicyError for another user's home, `~name`, and for a path that make computes.
     """
-    found = arguments.path_arguments(plan.command, plan.args)
-    return tuple(arguments.rewrite(plan.args, found, lambda path: view.to_host(_without_tilde(path, plan))))
+    return _as_the_host_names_them(plan.command, plan.args, plan, view)
+
+
+def host_makefiles(plan: Plan, view: View) -> str | None:
+    """Return the caller's own MAKEFILES as `host_arguments` does it with the one among its arguments; None for none."""
+    if plan.makefiles is None:
+        return None
+    (definition,) = _as_the_host_names_them(arguments.MAKE_COMMANDS[0], (makefiles(plan.makefiles),), plan, view)
+    return definition.removeprefix(makefiles(""))
+
+
+def makefiles(value: str) -> str:
+    """Return the argument of make that does what MAKEFILES with this value in its environment does."""
+    return f"{arguments.MAKEFILES}={value}"
+
+
+def _as_the_host_names_them(command: str, args: tuple[str, ...], plan: Plan, view: View) -> tuple[str, ...]:
+    found = arguments.path_arguments(command, args)
+    return tuple(arguments.rewrite(args, found, lambda path: view.to_host(_without_tilde(path, plan))))
+
+
+def _may_send_makefiles(environment: Environment) -> bool:
+    return arguments.MAKEFILES in environment.allow and arguments.MAKEFILES not in environment.set
 
 
 def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:
+    if path.computed:
+        raise PolicyError(f"{path.option} must not refer to variables or commands: {escape(path.value)}")
     if not path.expands_home:
         return path.value
     before, _, name = path.value.partition("~")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..core import policy
+from ..core.arguments import MAKE_COMMANDS, MAKEFILES
 from ..core.errors import BuildError
 from ..core.protocol.requests import Request
 from ..core.settings import Build
@@ -104,10 +105,14 @@ def plan(
         entered(cwd.real)
         args = policy.host_arguments(plan, plan.views[index])
         paths.hold_arguments(plan.command, args, cwd, workspace)
+        makefiles = policy.host_makefiles(plan, plan.views[index])
+        if makefiles is not None:  # make reads it where its arguments lead to; another command, or what it starts, here
+            all_args = [policy.makefiles(makefiles), *(args if plan.command in MAKE_COMMANDS else ())]
+            paths.hold_arguments(MAKE_COMMANDS[0], all_args, cwd, workspace)
         problem = launch.why_not(plan.program) if request.check else None
         if problem:
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
-        return Planned(_command(plan, args, cwd), cwd, workspace.real, plan.timeout_sec)
+        return Planned(_command(plan, args, makefiles, cwd), cwd, workspace.real, plan.timeout_sec)
     except BaseException:
         cwd.close()
         raise
@@ -115,8 +120,12 @@ def plan(
         workspace.close()
 
 
-def _command(plan: policy.Plan, args: tuple[str, ...], cwd: paths.Directory) -> launch.Command:
+def _command(
+    plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, cwd: paths.Directory
+) -> launch.Command:
     environment = dict(plan.environment)
+    if makefiles is not None:
+        environment[MAKEFILES] = makefiles
     if environment.get("PWD") == "":
         environment["PWD"] = cwd.real
     return launch.Command(
