@@ -18,7 +18,7 @@ from .. import __version__
 from ..core.errors import BuildError
 from ..core.settings import Settings
 from ..system import cgroups, config, descriptors, identity, listener, notify, subids
-from . import arbiter, log_outputs, logs, proof, reload, session
+from . import apart, arbiter, log_outputs, logs, proof, reload, session
 
 FAILURE = 1
 
@@ -67,7 +67,11 @@ def _run(argv: Sequence[str]) -> None:
         text = None if path is None else config.read(path)
     settings = _settings(options, path, text)
     if options.check_config:
-        _report(settings, reload.Accepted(sys.executable, text) if handover is not None and not resumed else None)
+        _report(settings)
+        if handover is not None and not resumed:
+            _try(settings)
+            reload.answer(reload.Accepted(sys.executable, text))
+        print("configuration is valid")
         return
     if not resumed:
         handover = None
@@ -134,29 +138,35 @@ def _absolute(environ: Mapping[str, str], name: str) -> str:
     return value if value.startswith("/") else ""
 
 
-def _report(settings: Settings, trial: reload.Accepted | None) -> None:
+def _report(settings: Settings) -> None:
     for warning in config.warnings(settings):
         print(f"build-service: warning: {warning}", file=sys.stderr)
-    if trial is not None:
-        proof.prove(settings)
-        # What the arbiter is to ask the host's user database for: where that does not answer, this trial does not end.
-        subids.load()
-        with suppress(BuildError):  # the socket keeps its group then, and the arbiter says so
-            listener.group_id(settings.service.socket_group)
-        reload.answer(trial)
-    print("configuration is valid")
+
+
+def _try(settings: Settings) -> None:
+    """In a trial: find out what could go wrong in the service that is to become this program."""
+    apart.settle()
+    proof.prove(settings)
+    # What the arbiter is to ask the host's user database for: where that does not answer, this trial does not end.
+    subids.load()
+    with suppress(BuildError):  # the socket keeps its group then, and the arbiter says so
+        listener.group_id(settings.service.socket_group)
 
 
 def _serve(
     settings: Settings, program: reload.Program, handover: reload.Handover | None, ready_fd: int | None
 ) -> None:
     only_uid = None if identity.is_privileged() else os.getuid()
+    missing = apart.settle()
     if handover is None:
+        proof.prove(settings)
         listening, endpoint, log = _begin(settings, private=only_uid is not None)
     else:
         listening, endpoint, log = _go_on(settings, handover, private=only_uid is not None)
     for warning in config.warnings(settings):
         log.warn("configuration warning", warning=warning)
+    for line in missing if handover is None else ():  # a reload changes nothing of it
+        log.warn("this host does not keep builds apart in all", reason=line)
     os.chdir("/")
     os.umask(0o077)
     connections = settings.service.max_connections
@@ -178,8 +188,7 @@ def _serve(
 
 
 def _begin(settings: Settings, private: bool) -> tuple[socket.socket, listener.Endpoint, logs.Log]:
-    """Open the socket, unless systemd passed one, and the log, once it is proved how builds would run."""
-    proof.prove(settings)
+    """Open the socket, unless systemd passed one, and the log."""
     listening, endpoint = listener.passed(os.environ, os.getpid()) or listener.bind(settings.service, private)
     try:
         if private and settings.logging.directory:

@@ -12,14 +12,15 @@ import select
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from ..core.errors import BuildError
 from ..core.policy import DEFAULT_PATH
 from ..core.protocol import events
 from ..core.settings import Settings
-from ..system import identity, signals
-from . import launch
+from ..system import identity, keyring, signals
+from . import apart, launch
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
 """Whom the scratch child becomes; the kernel's overflow ids, which no account needs to have."""
@@ -35,6 +36,8 @@ _C_LIBRARYS_OWN = 1 << 31 | 1 << 32
 _READ_BYTES = 65536
 _DESCRIPTORS = "0 1 2 3"  # standard ones, and the one with which the directory is listed
 
+_KEYS = "/proc/keys"
+
 
 class ProofError(BuildError):
     """A build would not have what it is to have: nobody is served."""
@@ -45,8 +48,13 @@ class ProofError(BuildError):
 def prove(settings: Settings) -> None:
     """Run the scratch child. Raises ProofError with a line for each thing that is wrong."""
     ids = NOBODY if identity.is_privileged() else identity.current()
-    shown = dict(line.split(":", 1) for line in _shown_by(settings, ids, "cat", "/proc/self/status").splitlines())
-    shown["descriptors"] = " ".join(sorted(_shown_by(settings, ids, "ls", "/proc/self/fd").split()))
+
+    def become() -> None:
+        apart.become(ids, settings.build.no_new_privs)
+
+    shown = dict(line.split(":", 1) for line in _shown_by(become, "cat", "/proc/self/status").splitlines())
+    shown["descriptors"] = " ".join(sorted(_shown_by(become, "ls", "/proc/self/fd").split()))
+    shown["keyring of the service"] = _keyring_shown(become)
     expected = {
         "Uid": " ".join([str(ids.uid)] * 4),
         "Gid": " ".join([str(ids.gid)] * 4),
@@ -59,6 +67,7 @@ def prove(settings: Settings) -> None:
         "SigBlk": _NO_SIGNALS,
         "SigIgn": _NO_SIGNALS,
         "descriptors": _DESCRIPTORS,
+        "keyring of the service": "none",
     }
     for name in ("SigBlk", "SigIgn"):
         shown[name] = f"{int(shown.get(name, '1'), 16) & ~_C_LIBRARYS_OWN:016x}"
@@ -75,17 +84,26 @@ def prove(settings: Settings) -> None:
         raise ProofError("\n".join(f"a build would not run as it is to: {line}" for line in wrong))
 
 
-def _shown_by(settings: Settings, ids: identity.Identity, tool: str, path: str) -> str:
-    """Return what `tool` prints of `path`, run as a build of `ids` is."""
+def _keyring_shown(become: Callable[[], None]) -> str:
+    """Return which keyring of this process a build has as well, as far as it can be seen."""
+    if not identity.is_privileged() or not os.path.exists(_KEYS):  # a user may see all keyrings of its own
+        return "none"
+    try:
+        own = f"{keyring.session_keyring():08x}"
+    except OSError:  # `apart.settle` said it
+        return "none"
+    return own if own in _shown_by(become, "cat", _KEYS).split() else "none"
+
+
+def _shown_by(become: Callable[[], None], tool: str, path: str) -> str:
+    """Return what `tool` prints of `path`, run as a build is that `become` makes."""
     program = shutil.which(tool, path=DEFAULT_PATH)
     if program is None:
         raise ProofError(f"there is no {tool} on this host to prove the drop of privileges with")
     command = launch.Command(program, (tool, path), {}, 0o022, timeout_sec=0, grace_sec=0)
     directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        build = launch.start(
-            command, directory, lambda: identity.permanently_become(ids, settings.build.no_new_privs)
-        )
+        build = launch.start(command, directory, become)
     finally:
         os.close(directory)
     deadline = time.monotonic() + PROOF_SEC

@@ -25,7 +25,7 @@ from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
 from ..system import cgroups, identity, linux, origin, paths, processes, signals
-from . import launch, planner, supervisor
+from . import apart, launch, planner, supervisor
 from .link import STOPPING, CallerLink
 from .logs import Log
 from .place import Place
@@ -81,6 +81,8 @@ def serve(connection: socket.socket, channel: socket.socket, service: Service) -
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     linux.set_child_subreaper()
     try:
+        if identity.is_privileged():
+            apart.become_session()
         return _Session(connection, Place(channel), service, queue).run()
     finally:
         queue.close()
@@ -245,11 +247,12 @@ class _Session:
         group = None if service.cgroup is None else cgroups.build_path(service.cgroup, os.getpid())
         no_new_privs = service.settings.build.no_new_privs
 
+        def enter_group() -> None:
+            if group is not None:
+                cgroups.enter(group)
+
         def become() -> None:
-            with identity.as_root():
-                if group is not None:
-                    cgroups.enter(group)
-            identity.permanently_become(caller.ids, no_new_privs)
+            apart.become(caller.ids, no_new_privs, enter_group)
 
         def signal_all(signum: int) -> None:
             with identity.as_root():

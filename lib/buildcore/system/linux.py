@@ -1,7 +1,7 @@
 """The few Linux calls that Python's library has no name for, reached through ctypes.
 
 Nothing here decides anything: each function is one system call with its errno turned into OSError. Used by
-`identity`, the arbiter and each session.
+`identity`, `keyring`, the arbiter and each session.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ PR_GET_NO_NEW_PRIVS = 39
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # named by Python since 3.11; asm-generic's number
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
 
 
 def set_child_subreaper() -> None:
@@ -32,6 +33,11 @@ def set_no_new_privs() -> None:
 def has_no_new_privs() -> bool:
     """Tell whether `set_no_new_privs` is in force."""
     return _prctl(PR_GET_NO_NEW_PRIVS) == 1
+
+
+def system_call(number: int, *arguments: int) -> int:
+    """Make a system call that the C library has no function for, and return what it returns (syscall(2))."""
+    return _checked(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments)))
 
 
 def peer_groups(connection: socket.socket) -> tuple[int, ...]:
@@ -54,7 +60,10 @@ def peer_groups(connection: socket.socket) -> tuple[int, ...]:
 
 def _prctl(option: int, argument: int = 0) -> int:
     zero = ctypes.c_ulong(0)
-    result = int(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero))
+    return _checked(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero))
+
+
+def _checked(result: int) -> int:
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
