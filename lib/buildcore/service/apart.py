@@ -1,7 +1,7 @@
 """Keeps apart what the kernel holds for a process besides its ids: the service's from its sessions', and from builds'.
 
-Session keyrings pass fork(2), setresuid(2) and execve(2). `main` settles what is the service's, each session takes its
-own, and `become` makes a build of the child that is about to run it; `proof` goes the same way.
+Session keyrings and login uids pass fork(2), setresuid(2) and execve(2). `main` settles what is the service's, each
+session takes its own, and `become` makes a build of the child that is about to run it; `proof` goes the same way.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..core.errors import BuildError
-from ..system import identity, keyring
+from ..system import identity, keyring, loginuid
 
 
 class ApartError(BuildError):
@@ -49,6 +49,7 @@ def become(ids: identity.Identity, no_new_privs: bool, enter: Callable[[], None]
     with identity.as_root():
         if enter is not None:
             enter()
+        loginuid.give(ids.uid)
     identity.permanently_become(ids, no_new_privs)
     keyring.renew_for_build()
 

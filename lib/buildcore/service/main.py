@@ -159,7 +159,7 @@ def _serve(
     only_uid = None if identity.is_privileged() else os.getuid()
     missing = apart.settle()
     if handover is None:
-        proof.prove(settings)
+        missing += proof.prove(settings)
         listening, endpoint, log = _begin(settings, private=only_uid is not None)
     else:
         listening, endpoint, log = _go_on(settings, handover, private=only_uid is not None)

@@ -2,7 +2,8 @@
 
 The daemon calls it as it starts, and a reload's trial does. A scratch child goes the way of a build, down to execve(2),
 as nobody; the program that it becomes shows its own /proc, and each line has to be as expected. `identity` verifies the
-drop of every single build as well; this finds what would be wrong with all of them.
+drop of every single build as well; this finds what would be wrong with all of them. One thing is the kernel's to
+allow, a build's login uid: where it does not, `prove` returns a line that says so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..core.errors import BuildError
 from ..core.policy import DEFAULT_PATH
 from ..core.protocol import events
 from ..core.settings import Settings
-from ..system import identity, keyring, signals
+from ..system import identity, keyring, loginuid, signals
 from . import apart, launch
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
@@ -37,6 +38,7 @@ _READ_BYTES = 65536
 _DESCRIPTORS = "0 1 2 3"  # standard ones, and the one with which the directory is listed
 
 _KEYS = "/proc/keys"
+_NO_LOGIN_UID = 0xFFFFFFFF
 
 
 class ProofError(BuildError):
@@ -45,8 +47,11 @@ class ProofError(BuildError):
     kind = "privilege"
 
 
-def prove(settings: Settings) -> None:
-    """Run the scratch child. Raises ProofError with a line for each thing that is wrong."""
+def prove(settings: Settings) -> tuple[str, ...]:
+    """Run the scratch child. Raises ProofError with a line for each thing that is wrong.
+
+    Returns a line for each thing that a build should have and that this host does not allow.
+    """
     ids = NOBODY if identity.is_privileged() else identity.current()
 
     def become() -> None:
@@ -82,6 +87,7 @@ def prove(settings: Settings) -> None:
     wrong = [f"{name} is {found[name]!r}, not {expected[name]!r}" for name in expected if found[name] != expected[name]]
     if wrong:
         raise ProofError("\n".join(f"a build would not run as it is to: {line}" for line in wrong))
+    return tuple(_without_login_uid(become, ids))
 
 
 def _keyring_shown(become: Callable[[], None]) -> str:
@@ -93,6 +99,16 @@ def _keyring_shown(become: Callable[[], None]) -> str:
     except OSError:  # `apart.settle` said it
         return "none"
     return own if own in _shown_by(become, "cat", _KEYS).split() else "none"
+
+
+def _without_login_uid(become: Callable[[], None], ids: identity.Identity) -> list[str]:
+    if not identity.is_privileged() or loginuid.own() is None:
+        return []
+    shown = int(_shown_by(become, "cat", loginuid.PATH))
+    if shown == ids.uid:
+        return []
+    whose = "none, and may set any" if shown == _NO_LOGIN_UID else f"that of the service, {shown}"
+    return [f"the login uid of builds is not their caller's but {whose} (CAP_AUDIT_CONTROL)"]
 
 
 def _shown_by(become: Callable[[], None], tool: str, path: str) -> str:
