@@ -161,7 +161,7 @@ def test_a_build_cannot_give_its_keyring_to_its_session() -> None:
         identity.temporarily_become(identity_of(DEV1))
 
         def become_and_give() -> str:
-            apart.become(identity_of(DEV1), no_new_privs=True)
+            apart.become(identity_of(DEV1), no_new_privs=True, score=1000)
             return keys.do("to_parent")
 
         return str(in_child(become_and_give))

@@ -1,15 +1,17 @@
 """Keeps apart what the kernel holds for a process besides its ids: the service's from its sessions', and from builds'.
 
-Session keyrings and login uids pass fork(2), setresuid(2) and execve(2). `main` settles what is the service's, each
-session takes its own, and `become` makes a build of the child that is about to run it; `proof` goes the same way.
+Session keyrings, login uids and OOM scores pass fork(2), setresuid(2) and execve(2). `main` settles what is the
+service's, each session takes its own, and `become` makes a build of the child that is about to run it; `proof` goes the
+same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..core.errors import BuildError
-from ..system import identity, keyring, loginuid
+from ..system import identity, keyring, loginuid, oomscore
 
 
 class ApartError(BuildError):
@@ -18,19 +20,29 @@ class ApartError(BuildError):
     kind = "privilege"
 
 
-def settle() -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Settled:
+    """The OOM score that builds start with, and a line for each thing that this host does not let the service do."""
+
+    build_score: int
+    lines: tuple[str, ...]
+
+
+def settle(build_score: int | None) -> Settled:
     """Settle the service's first process, before it has any other. Raises ApartError.
 
-    Returns a line for each thing that this host does not let the service do.
+    `build_score` is what builds start with, if the program that this process was before a reload knew it.
     """
     lines: list[str] = []
     try:
         keyring.forget_default()
+        started = oomscore.own()
         if identity.is_privileged():  # an ordinary user's service shares what it has with nobody else
-            lines = _share_no_keys()
+            lines = [*_share_no_keys(), *_protect(started)]
+        score = oomscore.of_builds(started, oomscore.own()) if build_score is None else build_score
     except OSError as exc:
         raise ApartError(f"cannot keep the service apart from its builds: {exc.strerror}") from exc
-    return tuple(lines)
+    return Settled(score, tuple(lines))
 
 
 def become_session() -> None:
@@ -41,15 +53,16 @@ def become_session() -> None:
     keyring.renew()
 
 
-def become(ids: identity.Identity, no_new_privs: bool, enter: Callable[[], None] | None = None) -> None:
+def become(ids: identity.Identity, no_new_privs: bool, score: int, enter: Callable[[], None] | None = None) -> None:
     """Become the build of `ids` for good, with all that is its own. Raises OSError or DropError: then none must start.
 
-    `enter` is called as root, before any of it.
+    `score` is its OOM score; `enter` is called as root, before any of it.
     """
     with identity.as_root():
         if enter is not None:
             enter()
         loginuid.give(ids.uid)
+        oomscore.give(score)
     identity.permanently_become(ids, no_new_privs)
     keyring.renew_for_build()
 
@@ -59,3 +72,12 @@ def _share_no_keys() -> list[str]:
     if refusal is None:
         return []
     return [f"builds share the session keyring that the service was started with: {refusal}"]
+
+
+def _protect(score: int) -> list[str]:
+    if score > oomscore.PROTECTED:
+        try:
+            oomscore.give(oomscore.PROTECTED)
+        except OSError as exc:
+            return [f"the service cannot have a lower OOM score, so builds have a higher one: {exc.strerror}"]
+    return []

@@ -248,6 +248,7 @@ class Arbiter:
             places=self._children.places(),
             delivering=tuple(self._children.delivering),
             open_files=self._service.open_files,
+            build_score=self._service.build_score,
         )
 
     # --- the end ---

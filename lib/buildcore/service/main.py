@@ -69,7 +69,7 @@ def _run(argv: Sequence[str]) -> None:
     if options.check_config:
         _report(settings)
         if handover is not None and not resumed:
-            _try(settings)
+            _try(settings, handover.build_score)
             reload.answer(reload.Accepted(sys.executable, text))
         print("configuration is valid")
         return
@@ -143,10 +143,9 @@ def _report(settings: Settings) -> None:
         print(f"build-service: warning: {warning}", file=sys.stderr)
 
 
-def _try(settings: Settings) -> None:
+def _try(settings: Settings, build_score: int | None) -> None:
     """In a trial: find out what could go wrong in the service that is to become this program."""
-    apart.settle()
-    proof.prove(settings)
+    proof.prove(settings, apart.settle(build_score).build_score)
     # What the arbiter is to ask the host's user database for: where that does not answer, this trial does not end.
     subids.load()
     with suppress(BuildError):  # the socket keeps its group then, and the arbiter says so
@@ -157,9 +156,10 @@ def _serve(
     settings: Settings, program: reload.Program, handover: reload.Handover | None, ready_fd: int | None
 ) -> None:
     only_uid = None if identity.is_privileged() else os.getuid()
-    missing = apart.settle()
+    settled = apart.settle(None if handover is None else handover.build_score)
+    missing = settled.lines
     if handover is None:
-        missing += proof.prove(settings)
+        missing += proof.prove(settings, settled.build_score)
         listening, endpoint, log = _begin(settings, private=only_uid is not None)
     else:
         listening, endpoint, log = _go_on(settings, handover, private=only_uid is not None)
@@ -180,6 +180,7 @@ def _serve(
         only_uid=only_uid,
         cgroup=cgroups.delegated(),
         open_files=open_files,
+        build_score=settled.build_score,
     )
     manager = notify.Manager(os.environ, os.getpid())
     arbiter.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)

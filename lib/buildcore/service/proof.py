@@ -2,8 +2,8 @@
 
 The daemon calls it as it starts, and a reload's trial does. A scratch child goes the way of a build, down to execve(2),
 as nobody; the program that it becomes shows its own /proc, and each line has to be as expected. `identity` verifies the
-drop of every single build as well; this finds what would be wrong with all of them. One thing is the kernel's to
-allow, a build's login uid: where it does not, `prove` returns a line that says so.
+drop of every single build as well; this finds what would be wrong with all of them. Two things are the kernel's to
+allow: a build's login uid, and that its OOM score stays. Where it does not, `prove` returns a line that says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..core.errors import BuildError
 from ..core.policy import DEFAULT_PATH
 from ..core.protocol import events
 from ..core.settings import Settings
-from ..system import identity, keyring, loginuid, signals
+from ..system import identity, keyring, linux, loginuid, oomscore, signals
 from . import apart, launch
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
@@ -47,18 +47,22 @@ class ProofError(BuildError):
     kind = "privilege"
 
 
-def prove(settings: Settings) -> tuple[str, ...]:
+def prove(settings: Settings, score: int | None = None) -> tuple[str, ...]:
     """Run the scratch child. Raises ProofError with a line for each thing that is wrong.
 
-    Returns a line for each thing that a build should have and that this host does not allow.
+    `score` is the OOM score of builds; None for the one that they have beside this process. Returns a line for each
+    thing that a build should have and that this host does not allow.
     """
     ids = NOBODY if identity.is_privileged() else identity.current()
+    own = oomscore.own()
+    build_score = oomscore.of_builds(own, own) if score is None else score
 
     def become() -> None:
-        apart.become(ids, settings.build.no_new_privs)
+        apart.become(ids, settings.build.no_new_privs, build_score)
 
     shown = dict(line.split(":", 1) for line in _shown_by(become, "cat", "/proc/self/status").splitlines())
     shown["descriptors"] = " ".join(sorted(_shown_by(become, "ls", "/proc/self/fd").split()))
+    shown["oom_score_adj"] = _shown_by(become, "cat", oomscore.PATH)
     shown["keyring of the service"] = _keyring_shown(become)
     expected = {
         "Uid": " ".join([str(ids.uid)] * 4),
@@ -72,6 +76,7 @@ def prove(settings: Settings) -> tuple[str, ...]:
         "SigBlk": _NO_SIGNALS,
         "SigIgn": _NO_SIGNALS,
         "descriptors": _DESCRIPTORS,
+        "oom_score_adj": str(build_score),
         "keyring of the service": "none",
     }
     for name in ("SigBlk", "SigIgn"):
@@ -87,7 +92,7 @@ def prove(settings: Settings) -> tuple[str, ...]:
     wrong = [f"{name} is {found[name]!r}, not {expected[name]!r}" for name in expected if found[name] != expected[name]]
     if wrong:
         raise ProofError("\n".join(f"a build would not run as it is to: {line}" for line in wrong))
-    return tuple(_without_login_uid(become, ids))
+    return (*_without_login_uid(become, ids), *_with_the_services_score(become, build_score))
 
 
 def _keyring_shown(become: Callable[[], None]) -> str:
@@ -109,6 +114,22 @@ def _without_login_uid(become: Callable[[], None], ids: identity.Identity) -> li
         return []
     whose = "none, and may set any" if shown == _NO_LOGIN_UID else f"that of the service, {shown}"
     return [f"the login uid of builds is not their caller's but {whose} (CAP_AUDIT_CONTROL)"]
+
+
+def _with_the_services_score(become: Callable[[], None], score: int) -> list[str]:
+    if not identity.is_privileged():  # its user's, like all that its user runs
+        return []
+    own = oomscore.own()
+
+    def become_and_take_it_back() -> None:
+        become()
+        linux.set_dumpable()  # as execve(2) will make it
+        with suppress(OSError):
+            oomscore.give(own)
+
+    if int(_shown_by(become_and_take_it_back, "cat", oomscore.PATH)) == score:
+        return []
+    return ["a build may take the OOM score of the service (CAP_SYS_RESOURCE)"]
 
 
 def _shown_by(become: Callable[[], None], tool: str, path: str) -> str:

@@ -65,6 +65,7 @@ class Handover:
     pids of what was forked ahead and is about to end. `config` is the configuration's text, once a trial accepted it.
     `places` are pid and descriptor of each session's channel, `delivering` the pids of those that only deliver.
     `open_files` is the soft limit that builds have (RLIMIT_NOFILE), None where it is this process's own.
+    `build_score` is the OOM score that builds start with, None from a program that did not know of it.
     """
 
     pid: int
@@ -80,6 +81,7 @@ class Handover:
     places: tuple[tuple[int, int], ...] = ()
     delivering: tuple[int, ...] = ()
     open_files: int | None = None
+    build_score: int | None = None
 
     def file(self) -> int:
         """Return the descriptor of a file without a name that holds it."""

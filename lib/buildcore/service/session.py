@@ -51,6 +51,7 @@ class Service:
     """What every session of a service shares; `only_uid` is set when it serves one user alone.
 
     `open_files` is the soft limit of open descriptors that the service was started with, and that builds have.
+    `build_score` is the OOM score that builds start with.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class Service:
     only_uid: int | None
     cgroup: str | None
     open_files: int
+    build_score: int
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ class _Session:
                 cgroups.enter(group)
 
         def become() -> None:
-            apart.become(caller.ids, no_new_privs, enter_group)
+            apart.become(caller.ids, no_new_privs, service.build_score, enter_group)
 
         def signal_all(signum: int) -> None:
             with identity.as_root():

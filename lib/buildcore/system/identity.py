@@ -145,10 +145,15 @@ def temporarily_become(identity: Identity) -> None:
 
 @contextmanager
 def as_root() -> Iterator[None]:
-    """Be root for one block and the effective user again behind it; nothing changes without privilege."""
+    """Be root for one block and the effective user again behind it; nothing changes without privilege.
+
+    Raises PermissionError when this process, though privileged, is not root then.
+    """
     uid = os.geteuid()
     if is_privileged():
         os.seteuid(0)
+        if os.geteuid() != 0:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     try:
         yield
     finally:

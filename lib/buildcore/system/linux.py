@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
@@ -33,6 +34,11 @@ def set_no_new_privs() -> None:
 def has_no_new_privs() -> bool:
     """Tell whether `set_no_new_privs` is in force."""
     return _prctl(PR_GET_NO_NEW_PRIVS) == 1
+
+
+def set_dumpable() -> None:
+    """Make what /proc shows of this process its user's own, as it is after execve(2) (prctl(2))."""
+    _prctl(PR_SET_DUMPABLE, 1)
 
 
 def system_call(number: int, *arguments: int) -> int:
