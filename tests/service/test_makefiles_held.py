@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import Service, write_tree
+from daemon import Service
+from harness import write_tree
 from harness_world import inside
 from wire import RawCaller
 

@@ -18,8 +18,9 @@ import harness
 import keys
 from buildcore.service import apart
 from buildcore.system import identity, keyring
+from daemon import Daemon, Service, running_service
 from forked import identity_of, in_child
-from harness import Service, running_service, write_tree
+from harness import write_tree
 from harness_world import DEV1, DEV2, User
 from hostile import until
 from wire import Gate, RawCaller
@@ -228,7 +229,7 @@ def test_where_keys_are_refused_to_the_service_it_serves_and_says_so_once(
 
 def test_where_there_is_no_room_for_a_keyring_nobody_is_served() -> None:
     launcher = [python(), "-I", "-c", SECCOMP, str(keys.KEYCTL), str(errno.EDQUOT)]
-    daemon = harness.Daemon(launcher=launcher)
+    daemon = Daemon(launcher=launcher)
     try:
         with pytest.raises(AssertionError, match="did not get ready"):
             daemon.start()

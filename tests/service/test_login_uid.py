@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import Service, running_service, write_tree
+from daemon import Service, running_service
+from harness import write_tree
 from harness_world import DEV1, DEV2, User
 
 pytestmark = [

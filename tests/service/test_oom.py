@@ -11,7 +11,8 @@ import pytest
 
 import harness
 from buildcore.system import oomscore
-from harness import Service, write_tree
+from daemon import Service
+from harness import write_tree
 from harness_world import DEV1, DEV2
 from memory_group import MemoryGroup, memory_group
 from wire import WAITING, Gate, RawCaller, at_rest, parent_of, waiting_make
