@@ -9,9 +9,9 @@ import pytest
 from systemd.machine import ROOT_USER, Machine
 from systemd.service import OWNER, SERVICE, SOCKET
 
-MAX_EXPOSURE = 80
+MAX_EXPOSURE = 81
 """In tenths. What a build needs of the host cannot be taken from the service that starts it, and systemd counts it:
-files, network, namespaces, system calls."""
+files, network, namespaces, system calls. So it does CAP_AUDIT_CONTROL and CAP_SYS_RESOURCE, which keep builds apart."""
 
 
 @pytest.mark.parametrize("unit", [SOCKET, SERVICE])
