@@ -2,7 +2,7 @@
 
 Session keyrings, login uids and OOM scores pass fork(2), setresuid(2) and execve(2). `main` settles what is the
 service's, each session takes its own, and `become` makes a build of the child that is about to run it; `proof` goes the
-same way.
+same way. docs/SECURITY.md has the whole list of what is inherited, on purpose or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core.errors import BuildError
-from ..system import identity, keyring, loginuid, oomscore
+from ..system import identity, inherited, keyring, loginuid, oomscore
 
 
 class ApartError(BuildError):
@@ -35,9 +35,11 @@ def settle(build_score: int | None) -> Settled:
     """
     lines: list[str] = []
     try:
+        inherited.shed_timers()
         keyring.forget_default()
         started = oomscore.own()
         if identity.is_privileged():  # an ordinary user's service shares what it has with nobody else
+            inherited.shed_privileges()
             lines = [*_share_no_keys(), *_protect(started)]
         score = oomscore.of_builds(started, oomscore.own()) if build_score is None else build_score
     except OSError as exc:

@@ -15,6 +15,8 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
+PR_SET_IO_FLUSHER = 57
+CAPABILITY_VERSION_3 = 0x20080522
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # named by Python since 3.11; asm-generic's number
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,6 +41,20 @@ def has_no_new_privs() -> bool:
 def set_dumpable() -> None:
     """Make what /proc shows of this process its user's own, as it is after execve(2) (prctl(2))."""
     _prctl(PR_SET_DUMPABLE, 1)
+
+
+def unset_io_flusher() -> None:
+    """Have this process wait for memory and for writing back as others do; needs CAP_SYS_RESOURCE (prctl(2))."""
+    _prctl(PR_SET_IO_FLUSHER, 0)
+
+
+def drop_inheritable_capabilities() -> None:
+    """Empty the inheritable and, with it, the ambient set of this process; the others stay (capabilities(7))."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # twice 32 bits each: effective, permitted, inheritable
+    _checked(_libc.capget(header, sets))
+    sets[2] = sets[5] = 0
+    _checked(_libc.capset(header, sets))
 
 
 def system_call(number: int, *arguments: int) -> int:
