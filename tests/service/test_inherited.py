@@ -17,8 +17,9 @@ import pytest
 
 import harness
 from buildcore.system import inherited
+from daemon import Service, running_service
 from forked import in_child
-from harness import Service, running_service, write_tree
+from harness import write_tree
 from harness_world import DEV1
 
 PROGRAM = harness.TREE / "tests/process_state.py"
