@@ -34,17 +34,19 @@ def main(argv: Sequence[str]) -> int:
     build_cli.keep_standard_descriptors()
     try:
         return _run([client.text(os.fsencode(word)) for word in argv])
+    except (UsageError, build_cli.UsageError) as exc:
+        return _fail(str(exc).split("\n"))
     except BuildError as exc:
-        return _fail(str(exc))
+        return _fail([str(exc)])
     except BrokenPipeError:
         build_cli.die_by(signal.SIGPIPE)
     except OSError as exc:
-        return _fail("build-ctl: %s" % (exc.strerror or exc))
+        return _fail(["build-ctl: %s" % (exc.strerror or exc)])
 
 
 def _run(words: List[str]) -> int:
     if words[:1] in (["-h"], ["--help"]):
-        _print(USAGE)
+        _print(*USAGE.split("\n"))
         return 0
     if words[:1] == ["--version"]:
         _print("build-ctl " + __version__)
@@ -88,8 +90,7 @@ def _doctor(options: Dict[str, str], command: Sequence[str]) -> int:
         findings.append(finding)
         if "--json" not in options:
             fix = "; to mend it: " + finding.fix if finding.fix else ""
-            line = "%-8s %s: %s%s" % (finding.state, finding.check, finding.message, fix)
-            _print(line.replace("\n", "\\n"))
+            _print("%-8s %s: %s%s" % (finding.state, finding.check, finding.message, fix))
     works = all(finding.state != doctor.FAILURE for finding in findings)
     if "--json" in options:
         checks = [
@@ -99,18 +100,23 @@ def _doctor(options: Dict[str, str], command: Sequence[str]) -> int:
     return 0 if works else FAILURE
 
 
-def _print(line: str) -> None:
-    build_cli.write_all(1, _printable(line).encode("utf-8") + b"\n")
+def _print(*lines: str) -> None:
+    build_cli.write_all(1, _printable(lines))
 
 
-def _printable(text: str) -> str:
-    """Return `text`, lines apart, with what is not printable as an escape: part of it is a caller's or a service's."""
-    return "".join(char if char.isprintable() or char == "\n" else "\\u%04x" % ord(char) for char in text)
+def _printable(lines: Sequence[str]) -> bytes:
+    """Return `lines`, with what is not printable as an escape: part of them is a caller's or a service's."""
+    shown = ("".join(char if char.isprintable() else _code(char) for char in line) for line in lines)
+    return "".join(line + "\n" for line in shown).encode("utf-8")
 
 
-def _fail(line: str) -> int:
+def _code(char: str) -> str:
+    return {"\n": "\\n"}.get(char) or ("\\u%04x" if ord(char) <= 0xFFFF else "\\U%08x") % ord(char)
+
+
+def _fail(lines: Sequence[str]) -> int:
     try:
-        os.write(2, _printable(line).encode("utf-8") + b"\n")
+        os.write(2, _printable(lines))
     except OSError:
         pass
     return FAILURE

@@ -7,7 +7,6 @@ that build-cli serves; what only the host has (the configuration) is looked at w
 
 import errno
 import os
-import re
 import select
 import stat
 import sys
@@ -44,10 +43,8 @@ ANSWER_SEC = 15.0
 MAX_SAID_BYTES = 64 << 10
 """How much of what a service says is kept."""
 
-LAST_BUILD = re.compile(
-    r"(\S+) +[A-Z]+ build_service: (build (?:completed|timed out|cancelled)) user=(\S+) .* exit_code=(\d+) duration"
-)
-"""The end of a build in the log. What a caller sent stands between the user and the last exit_code."""
+ENDS = ("build completed", "build timed out", "build cancelled")
+"""What the log says of a build that has ended."""
 
 TAIL_BYTES = 256 << 10
 """How much of the log's end is searched for the last build."""
@@ -204,7 +201,7 @@ def _group_name(gid: int) -> str:
 
     try:
         return grp.getgrgid(gid).gr_name
-    except KeyError:
+    except (KeyError, OverflowError):
         return str(gid)
 
 
@@ -268,9 +265,12 @@ def _judge(exit_: events.Exit, said: str, cwd: str) -> Iterator[Finding]:
 
 
 def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
-    if not isinstance(check.get("groups"), list) or not isinstance(check.get("args"), list) or not check.get("program"):
+    gids, args = check.get("groups"), check.get("args")
+    if not isinstance(gids, list) or not isinstance(args, list) or not check.get("program"):
         raise events.ResponseError("a check that does not say how")
-    groups = ", ".join(_group_name(gid) if not in_container() else str(gid) for gid in check.get("groups", ()))
+    if not all(isinstance(gid, int) for gid in gids):
+        raise events.ResponseError("a check with a group that is no number")
+    groups = ", ".join(_group_name(gid) if not in_container() else str(gid) for gid in gids)
     yield Finding("service", OK, "build-service %s answers" % check.get("version"), "")
     yield Finding(
         "identity", OK, "builds run as %s (uid %s, groups %s)" % (check.get("user"), check.get("uid"), groups), ""
@@ -278,7 +278,7 @@ def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
     yield Finding(
         "directory", OK, "%s is %s on the host, in %s" % (cwd, check.get("cwd"), check.get("workspace")), ""
     )
-    words = " ".join([str(check.get("program"))] + [str(word) for word in check.get("args", ())])
+    words = " ".join([str(check.get("program"))] + [str(word) for word in args])
     yield Finding("command", OK, "%s, for at most %s s" % (words, check.get("timeout_sec")), "")
 
 
@@ -362,22 +362,50 @@ def _log(directory: str) -> Iterator[Finding]:
         yield Finding("log", WARNING, "%s is full: lines are dropped" % directory, "make room there")
     else:
         yield Finding("log", OK, "%s can be written" % directory, "")
-    last = _last_build(directory + "/build-service.log")
+    path = directory + "/build-service.log"
+    try:
+        last = _last_build(_last_lines(path))
+    except ValueError:
+        yield Finding("log", WARNING, "%s is no regular file" % path, "move it away, and restart the service")
+        return
     if last:
         yield Finding("last build", OK, last, "")
 
 
-def _last_build(path: str) -> str:
-    """Return when and how the last build in the log ended, and how long ago that is; "" for none."""
+def _last_lines(path: str) -> List[str]:
+    """Return the lines in the last TAIL_BYTES of a file, the later ones first; none when it cannot be read.
+
+    Raises ValueError when it is no regular file. Nothing waits for it: opening a FIFO would.
+    """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # a socket, or a device that is not there (open(2))
+            raise ValueError(path) from exc
+        return []
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(path)
+        begin = max(0, found.st_size - TAIL_BYTES)
+        lines = os.pread(fd, TAIL_BYTES, begin).split(b"\n")
     except OSError:
-        return ""
-    for line in reversed(lines):
-        found = LAST_BUILD.match(line)
-        if found:
-            return "%s %s, user %s, exit code %s" % found.groups()
+        return []
+    finally:
+        os.close(fd)
+    whole = lines[1:] if begin else lines  # a line that was cut begins with whatever stood there
+    return [line.decode("utf-8", "replace") for line in reversed(whole)]
+
+
+def _last_build(lines: List[str]) -> str:
+    """Return when and how the last build in these lines of the log ended; "" for none."""
+    from ..core import text
+
+    for line in lines:
+        record = text.parse(line)
+        if record is not None and record.message in ENDS and {"user", "exit_code"} <= set(record.fields):
+            user, code = record.fields["user"], record.fields["exit_code"]
+            return "%s %s, user %s, exit code %s" % (record.time, record.message, user, code)
     return ""

@@ -3,15 +3,18 @@
 Whatever a caller or a build sent may end up in the log: newlines that would forge a second record, escape
 sequences that would steer the terminal of whoever reads it, bidirectional controls that show a text in
 another order than it has, bytes that are no UTF-8. This module turns all of it into printable text of a
-bounded length. `log_channel` calls it for every record; anything else that shows foreign text may use `escape`. It
-is pure: values in, text out, and it must never raise on a value because of what is in it.
+bounded length. `log_channel` calls it for every record; anything else that shows foreign text may use `escape`. `parse`
+reads a line back: nobody else should look for fields in one, as a value may hold what looks like another field. It is
+pure: values in, text out, and it must never raise on a value because of what is in it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from time import gmtime, strftime
+from typing import NamedTuple
 
 MAX_LINE_BYTES = 8192
 """The longest line, its newline included, in bytes of UTF-8."""
@@ -70,6 +73,51 @@ def line(time_ms: int, level: str, target: str, message: str, fields: Mapping[st
     limit = _fair_limit(sizes, room)
     values = "".join(name + field(value, limit) for name, value in shown)
     return head + _fit(message, limit, escape) + values + tail
+
+
+class Record(NamedTuple):
+    """What one line of the log says. Of the fields, text is as it was logged (what was cut off is missing); numbers and
+    lists are as they stand in the line."""
+
+    time: str
+    level: str
+    target: str
+    message: str
+    fields: Mapping[str, str]
+
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_HEAD = re.compile(r"(\S+) +([A-Z]+) (\S+): ([^=]*?)(?= [^ =\"]+=|$)")
+_FIELD = re.compile(rf' ([^ ="\\]+)=({_QUOTED}|\[(?:{_QUOTED}|[^]"])*\]|[^ "=\\[{{][^ "=\\]*)(?= |$)')
+
+
+def parse(line: str) -> Record | None:
+    """Return what `line` (without its newline) says, None when it is no whole line of `line`.
+
+    Each field is where it is by the rules of `field`, from the first to the last; what stands inside of a value is
+    none, whoever chose it.
+    """
+    head = _HEAD.match(line) if len(line) < MAX_LINE_BYTES else None
+    if head is None:
+        return None
+    fields: dict[str, str] = {}
+    end = head.end()
+    while end < len(line):
+        found = _FIELD.match(line, end)
+        if found is None or found[1] in fields:
+            return None
+        fields[found[1]] = _unquoted(found[2])
+        end = found.end()
+    return Record(head[1], head[2], head[3], head[4], fields)
+
+
+def _unquoted(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
 
 
 def _timestamp(time_ms: int) -> str:
