@@ -17,8 +17,9 @@ import pytest
 
 import harness
 from buildcore.core import text
+from daemon import Service
 from fake_server import FakeServer
-from harness import BIN, Service, run_as, write_tree
+from harness import BIN, run_as, write_tree
 from harness_world import inside
 
 Done = subprocess.CompletedProcess[str]
