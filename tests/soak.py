@@ -33,6 +33,9 @@ from harness import TREE
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User
 from wire import RawCaller, at_rest
 
+OF_THIS_HOST = ": this host does not keep builds apart in all reason="
+"""What a service says at its start where root has not every capability; it is no fault of a build."""
+
 BUILDS = 500
 WORKERS = 8
 BUILDS_PER_RELOAD = 40
@@ -325,7 +328,8 @@ def log_faults(text: str, done: list[Done]) -> Iterator[str]:
     yield from (f"a log line too many: {what} {request_id}" for what, request_id in surplus)
     for line in text.splitlines():
         if re.search(r"dropped|cannot|Traceback|was killed|reload refused|had ended|survivors", line):
-            yield f"in the log: {line}"
+            if OF_THIS_HOST not in line:
+                yield f"in the log: {line}"
 
 
 def soak(daemon: Daemon, builds: int) -> list[str]:
