@@ -211,22 +211,49 @@ def reap_adopted() -> None:
 
 
 def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> bool:
-    """Waits until the daemon has no build and no session but those forked ahead; False when that does not come."""
+    """Waits until the daemon has no build and no session but those forked ahead; False when that does not come.
+
+    It sleeps then: else the session that the last caller had could be taken for the one that is yet to be forked.
+    """
     deadline = time.monotonic() + seconds
-    while len(below := descendants(daemon.pid)) != 1 + prefork:  # the log writer is the one more
+    while True:
+        sleeps = processes()[daemon.pid].state == "S"
+        below = descendants(daemon.pid)
+        if sleeps and len(below) == 1 + prefork:  # the log writer is the one more
+            return True
         pids = []
         for process in below:
             with suppress(ProcessLookupError):
                 pids.append(os.pidfd_open(process.pid))
         left = max(0.0, deadline - time.monotonic())
-        patience = left if len(below) > 1 + prefork else min(left, 0.01)  # of a fork that is to come nothing tells
+        patience = left if sleeps and len(below) > 1 + prefork else min(left, 0.01)  # of a fork to come nothing tells
         try:
             if len(pids) == len(below) and not select.select(pids, [], [], patience)[0] and not left:
                 return False
         finally:
             for pid in pids:
                 os.close(pid)
-    return True
+
+
+def log_writer(service: Service) -> int:
+    """Who has the log file open. The writer opens it for its first line, and nothing tells of it: this looks again."""
+    log = os.fspath(service.daemon.log_path)
+    deadline = time.monotonic() + PATIENCE_SEC
+    while True:
+        for process in descendants(service.daemon.pid):
+            directory = f"/proc/{process.pid}/fd"
+            with suppress(FileNotFoundError):  # it, or a descriptor of it, is gone meanwhile
+                if log in [os.readlink(f"{directory}/{name}") for name in os.listdir(directory)]:
+                    return process.pid
+        assert time.monotonic() < deadline, "there is no log writer"
+        time.sleep(0.01)
+
+
+def session_ahead(service: Service) -> int:
+    """The session that the next caller gets, of a service that keeps one ready and is at rest."""
+    assert at_rest(service.daemon)
+    (session,) = {process.pid for process in descendants(service.daemon.pid)} - {log_writer(service)}
+    return session
 
 
 def limit(service: Service, kind: str, soft: int | None = None) -> int:

@@ -16,7 +16,7 @@ import harness
 from daemon import Service
 from daemon_by_hand import say, wrapped_daemon
 from harness import await_exit, write_tree
-from wire import WAITING, Gate, RawCaller, at_rest, limit, parent_of, waiting_make
+from wire import WAITING, Gate, RawCaller, at_rest, limit, parent_of, session_ahead, waiting_make
 
 StartService = Callable[..., Service]
 C_LIBRARYS_OWN = 1 << 31 | 1 << 32
@@ -134,12 +134,11 @@ def test_so_many_sessions_as_configured_are_forked_ahead(
 def test_a_session_forked_ahead_that_is_killed_is_replaced(flavour: str, start_service: StartService) -> None:
     service = start_service(flavour)
     say(service, "@echo served")
-    writer, *idle = sorted(process.pid for process in harness.descendants(service.daemon.pid))
     for _ in range(3):
-        os.kill(idle[0], signal.SIGKILL)
-        assert await_exit(idle[0])
+        idle = session_ahead(service)
+        os.kill(idle, signal.SIGKILL)
+        assert await_exit(idle)
         assert service.run("make").stdout == "served\n"
-        idle = [process.pid for process in harness.descendants(service.daemon.pid) if process.pid != writer]
     service.daemon.await_log("a session was killed pid=[0-9]+ signal=9")
     assert at_rest(service.daemon)
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_denial import BUILDERS
-from test_faults import Faults, log_writer
+from test_faults import Faults
 
 import harness
 from buildcore.core import places
@@ -24,7 +24,7 @@ from buildcore.service.delivery import DELIVERY_SEC
 from daemon import Service
 from harness import await_exit, descendants, write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User, inside
-from wire import WAITING, Gate, RawCaller, at_rest, foreign_processes, parent_of, waiting_make
+from wire import WAITING, Gate, RawCaller, at_rest, foreign_processes, parent_of, session_ahead, waiting_make
 
 StartService = Callable[..., Service]
 
@@ -121,11 +121,6 @@ def test_one_delivery_too_many_in_all_ends_the_first_of_who_has_the_most(start_s
     assert at_rest(service.daemon)
 
 
-def session_of_the_only_caller(service: Service) -> int:
-    """The session that was forked before the one that waits; the log writer is neither."""
-    return min(each.pid for each in descendants(service.daemon.pid) if each.pid != log_writer(service))
-
-
 @pytest.fixture
 def slow_reader(flavour: str, faults: Faults, start_service: StartService) -> Service:
     return ready(start_service(flavour, env=faults.env))
@@ -133,8 +128,8 @@ def slow_reader(flavour: str, faults: Faults, start_service: StartService) -> Se
 
 def test_who_takes_nothing_is_let_go_of_when_the_time_is_over(slow_reader: Service, faults: Faults) -> None:
     with ExitStack() as stack:
+        session = session_ahead(slow_reader)
         caller = deliver(slow_reader, stack, "unread")
-        session = session_of_the_only_caller(slow_reader)
         faults.let_pass(round(DELIVERY_SEC) - 30)
         os.kill(session, signal.SIGCHLD)  # whatever wakes it: it looks at the clock
         assert not await_exit(session, 0.2)
@@ -148,8 +143,8 @@ def test_who_takes_nothing_is_let_go_of_when_the_time_is_over(slow_reader: Servi
 
 def test_who_takes_something_has_the_time_anew(slow_reader: Service, faults: Faults) -> None:
     with ExitStack() as stack:
+        session = session_ahead(slow_reader)
         caller = deliver(slow_reader, stack, "late")
-        session = session_of_the_only_caller(slow_reader)
         faults.let_pass(round(DELIVERY_SEC) - 30)
         while len(caller.text()) < OUTPUT_BYTES // 9:  # what is left is still more than the socket takes
             assert caller.next_event()

@@ -22,7 +22,7 @@ from daemon import Service
 from forked import exit_code, fork
 from harness import PATIENCE_SEC, descendants, write_tree
 from harness_world import BUILDERS_GID, DEV1, DEV2, OUTSIDER, User, inside
-from wire import WAITING, Gate, RawCaller, at_rest
+from wire import WAITING, Gate, RawCaller, at_rest, session_ahead
 
 SERVED_SEC = 1.0
 """How long a build that does nothing may take, from connect to exit, whatever others do."""
@@ -92,13 +92,6 @@ def await_descriptors(service: Service, wanted: list[str]) -> None:
 
 def memory_kib(pid: int, what: str) -> int:
     return int(re.findall(rf"{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[0])
-
-
-def session_ahead(service: Service) -> int:
-    """The session that the next caller gets; the log writer is older."""
-    assert at_rest(service.daemon)
-    _, session = sorted(process.pid for process in descendants(service.daemon.pid))
-    return session
 
 
 @contextmanager

@@ -13,7 +13,17 @@ import harness
 from daemon import Service
 from daemon_by_hand import kill_arbiter, say
 from harness import await_exit, read_until, write_tree
-from wire import WAITING, Gate, RawCaller, assert_ended, foreign_processes, parent_of, reap_orphans, waiting_make
+from wire import (
+    WAITING,
+    Gate,
+    RawCaller,
+    assert_ended,
+    foreign_processes,
+    log_writer,
+    parent_of,
+    reap_orphans,
+    waiting_make,
+)
 
 StartService = Callable[..., Service]
 STOPPING = "build-service is stopping: the build was ended\n"
@@ -134,8 +144,7 @@ def test_builds_of_a_killed_daemon_still_end_with_their_caller(flavour: str, sta
 
 def test_the_log_writer_that_is_killed_is_replaced_and_loses_no_build(service: Service) -> None:
     say(service, "@echo served")
-    writer = min(process.pid for process in harness.descendants(service.daemon.pid))
-    os.kill(writer, signal.SIGKILL)
+    os.kill(log_writer(service), signal.SIGKILL)
     assert service.run("--request-id", "between", "make").stdout == "served\n"
     service.daemon.await_log("the log writer had ended and was started again")
     service.daemon.await_log("build completed .*request_id=between")

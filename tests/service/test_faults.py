@@ -19,7 +19,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,18 @@ import tools
 from daemon import Service
 from harness import PATIENCE_SEC, await_exit, descendants, read_until, write_tree
 from harness_world import inside
-from wire import WAITING, Gate, RawCaller, assert_ended, at_rest, foreign_processes, limit, parent_of, waiting_make
+from wire import (
+    WAITING,
+    Gate,
+    RawCaller,
+    assert_ended,
+    at_rest,
+    foreign_processes,
+    limit,
+    log_writer,
+    parent_of,
+    waiting_make,
+)
 
 StartService = Callable[..., Service]
 
@@ -136,20 +147,6 @@ def sessions_ahead(service: Service) -> list[int]:
     busy = {parent_of(process.pid) for process in foreign_processes(service.daemon)}
     children = {process.pid for process in descendants(service.daemon.pid) if process.parent == service.daemon.pid}
     return sorted(children - busy - {log_writer(service)})
-
-
-def log_writer(service: Service) -> int:
-    """Who has the log file open. The writer opens it for its first line, and nothing tells of it: this looks again."""
-    log = os.fspath(service.daemon.log_path)
-    deadline = time.monotonic() + PATIENCE_SEC
-    while True:
-        for process in descendants(service.daemon.pid):
-            directory = f"/proc/{process.pid}/fd"
-            with suppress(FileNotFoundError):  # it, or a descriptor of it, is gone meanwhile
-                if log in [os.readlink(f"{directory}/{name}") for name in os.listdir(directory)]:
-                    return process.pid
-        assert time.monotonic() < deadline, "there is no log writer"
-        time.sleep(0.01)
 
 
 def await_session_ahead(service: Service) -> int:

@@ -16,6 +16,7 @@ import harness
 from daemon import Service, running_service
 from harness import write_tree
 from harness_world import DEV1, DEV2, User
+from wire import at_rest
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -87,6 +88,7 @@ def test_each_build_is_an_audit_session_of_its_own(started: Service) -> None:
 def test_the_service_keeps_its_own(started: Service) -> None:
     before = of(started.daemon.pid, "loginuid")
     build(started, DEV1)
+    assert at_rest(started.daemon)
     below = harness.descendants(started.daemon.pid)
     assert {before} == {of(process.pid, "loginuid") for process in below}
 

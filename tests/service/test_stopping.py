@@ -9,13 +9,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from test_faults import log_writer
 
 from daemon import Service
 from forked import running
 from harness import PATIENCE_SEC, await_exit, write_tree
 from harness_world import inside
-from wire import WAITING, Gate, RawCaller, assert_ended, parent_of, reap_orphans, waiting_make
+from wire import WAITING, Gate, RawCaller, assert_ended, log_writer, parent_of, reap_orphans, waiting_make
 
 StartService = Callable[..., Service]
 
