@@ -17,7 +17,7 @@ except ImportError:
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
-from . import client
+from . import client, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 USAGE = (
     "usage: build-cli [--timeout SECONDS] [--socket PATH] [--request-id ID] [--env NAME=VALUE]..."
-    " [--fallback PROGRAM] COMMAND [ARG]..."
+    " [--stdio events|pass] [--fallback PROGRAM] COMMAND [ARG]..."
 )
 ANSWERS = {"-h": USAGE, "--help": USAGE, "--version": "build-cli " + __version__}
 FAILURE = 1
@@ -49,6 +49,7 @@ class Options:
         self.request_id: "Optional[str]" = None
         self.env: "Dict[str, str]" = {}
         self.fallback: "Optional[str]" = None
+        self.stdio = ""
         self.command: "List[str]" = []
         self.answer: "Optional[str]" = None
 
@@ -78,7 +79,7 @@ def parse(argv: "Sequence[str]") -> Options:
 def parse_text(rest: "List[str]") -> Options:
     """The same for words in the protocol's text."""
     options = Options()
-    values = {"--timeout": "", "--socket": "", "--request-id": "", "--fallback": ""}
+    values = {"--timeout": "", "--socket": "", "--request-id": "", "--fallback": "", "--stdio": ""}
     while rest and rest[0].startswith("-"):
         name, equals, value = rest.pop(0).partition("=")
         if name in ANSWERS and not equals:
@@ -109,6 +110,9 @@ def parse_text(rest: "List[str]") -> Options:
     options.socket_path = values["--socket"] or None
     options.request_id = values["--request-id"] or None
     options.fallback = values["--fallback"] or None
+    options.stdio = _stdio(values["--stdio"], "--stdio") or _stdio(
+        environ.get("BUILD_SERVICE_STDIO", ""), "BUILD_SERVICE_STDIO"
+    )
     more = environ.get("BUILD_SERVICE_ENV", "").replace(",", " ").split()
     options.env = dict(client.forwarded(environ, more), **options.env)
     return options
@@ -120,6 +124,12 @@ def _timeout(value: str, name: str) -> "Optional[int]":
     if value.strip("0123456789") or len(value) > MAX_TIMEOUT_DIGITS or int(value) < 1:
         raise UsageError("build-cli: %s must be a whole number of seconds, at least 1" % name)
     return int(value)
+
+
+def _stdio(value: str, name: str) -> str:
+    if value not in ("", stdio.EVENTS, stdio.PASS):
+        raise UsageError("build-cli: %s takes events or pass" % name)
+    return value
 
 
 def _run(options: Options) -> int:
@@ -154,6 +164,7 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         cwd = client.current_directory()
     except OSError as exc:
         raise UsageError("build-cli: cannot tell the current directory: %s" % exc.strerror) from exc
+    descriptors, merge_output = ((), False) if check else stdio.to_hand_over(options.stdio)
     return requests.Request(
         options.command[0],
         options.command[1:],
@@ -164,6 +175,8 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         umask & requests.MAX_UMASK,
         ("details",),
         check,
+        descriptors,
+        merge_output,
     )
 
 
@@ -172,7 +185,7 @@ def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> events.E
     for event in connection.events(catcher.wait):
         if isinstance(event, events.Exit):
             return event
-        write_all(1 if event.stream == events.STDOUT else 2, event.data)
+        write_all(2 if event.stream == events.STDERR else 1, event.data)
     raise events.ResponseError("the connection ended before the build's exit")
 
 

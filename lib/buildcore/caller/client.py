@@ -10,6 +10,7 @@ container. It must never send anything before it has a connection, so that a cal
 
 import errno
 import os
+import sys
 
 try:
     import _socket as socket  # what `socket` wraps: it saves the import of six modules at each start
@@ -64,12 +65,17 @@ class Connection:
         self.close()
 
     def send(self, request: requests.Request) -> None:
-        """Send the request; raises RequestError when it is too long.
+        """Send the request, and along with it the standard descriptors of this process that it names.
 
-        A service that refuses before it has read everything closes its end: the refusal is then there to read.
+        Raises RequestError when it is too long. A service that refuses before it has read everything closes its end:
+        the refusal is then there to read.
         """
         line = requests.encode_request(request)
+        numbers = [requests.DESCRIPTORS.index(name) for name in request.descriptors]
         try:
+            if numbers:
+                packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+                line = line[self._socket.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]) :]
             self._socket.sendall(line)
         except (BrokenPipeError, ConnectionResetError):
             pass

@@ -30,7 +30,7 @@ class CallerLink:
         self._hang_up = select.epoll()
         self._hang_up.register(connection.fileno(), 0)  # EPOLLHUP and EPOLLERR come unasked (epoll_ctl(2))
         self._backlog = bytearray()
-        self._unfinished = {events.STDOUT: b"", events.STDERR: b""}
+        self._unfinished: dict[str, bytes] = {}
         self._exit = events.Exit(0)
         self._details = False
         self._taken = 0
@@ -66,7 +66,7 @@ class CallerLink:
         self._backlog.clear()
 
     def send(self, stream: str, data: bytes) -> None:
-        data = self._unfinished[stream] + data
+        data = self._unfinished.get(stream, b"") + data
         end = events.whole_characters(data)
         self._unfinished[stream] = data[end:]
         if end:

@@ -41,7 +41,7 @@ class Link(Protocol):
         """Tell whether output waits for the reader to take it."""
 
     def send(self, stream: str, data: bytes) -> None:
-        """Take `data`, written by the build to `stream` (STDOUT or STDERR)."""
+        """Take `data`, written by the build to `stream` (STDOUT, STDERR or OUTPUT)."""
 
     def finish(self, ending: Ending) -> None:
         """Take the end of the stream; nothing is sent behind it."""

@@ -24,6 +24,7 @@ from ..core.settings import Build
 from ..core.text import escape
 from ..system import paths
 from . import launch
+from .handed import Handed
 from .watch import Late, Watch
 
 PLAN_SEC = 10.0
@@ -40,6 +41,7 @@ class Planned:
     """
 
     command: launch.Command
+    stdio: launch.Stdio
     cwd: paths.Directory
     workspace: str
     timeout_sec: int
@@ -93,13 +95,17 @@ def plan(
     account: policy.Caller,
     inherited: Mapping[str, str],
     entered: Callable[[str], None],
+    handed: Handed,
 ) -> Planned:
     """Return what `request` comes to under the settings `build`, looked at with the rights of this process.
 
     `inherited` is the service's own environment; `entered` is called with the real name of the directory as soon as it
-    is known. Raises BuildError with the line to refuse it with, StartError where a check finds that it would not start.
+    is known; `handed` is what came along. Raises BuildError with the line to refuse it with, StartError where a check
+    finds that it would not start.
     """
     plan = policy.plan(request, build, account, inherited)
+    stdio = launch.Stdio(handed.named(request.descriptors), request.merge_output)
+    handed.check(stdio.handed)
     workspace, cwd, index = paths.enter(plan.workspace, [view.to_host(plan.cwd) for view in plan.views])
     try:
         entered(cwd.real)
@@ -112,7 +118,7 @@ def plan(
         problem = launch.why_not(plan.program) if request.check else None
         if problem:
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
-        return Planned(_command(plan, args, makefiles, cwd), cwd, workspace.real, plan.timeout_sec)
+        return Planned(_command(plan, args, makefiles, cwd), stdio, cwd, workspace.real, plan.timeout_sec)
     except BaseException:
         cwd.close()
         raise

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..core import arguments
+from ..core import arguments, openfiles
 from ..core.errors import BuildError
 from ..core.text import escape
 from .processes import SCARCE
@@ -95,7 +95,12 @@ def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace:
                     before.close()
                 hold(step.option, here.real, step.value, workspace)
             for argument in found:
-                if argument.role is arguments.Role.PATH:
+                if argument.role is arguments.Role.PATH and not openfiles.is_input(argument.value):
+                    if openfiles.is_open_file(argument.value):
+                        raise PathError(
+                            f"{argument.option} cannot be {argument.value}: of what the caller has open, the build has "
+                            "standard input alone"
+                        )
                     target = _locate(argument, here)
                     target.close()
                     hold(argument.option, target.real, argument.value, workspace)

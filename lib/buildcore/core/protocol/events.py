@@ -14,6 +14,8 @@ MAX_EVENT_BYTES = 4 << 20
 
 STDOUT = "stdout"
 STDERR = "stderr"
+OUTPUT = "output"
+"""Both in one, in the order in which the build wrote: for those alone who asked for it (`merge_output`)."""
 
 
 class ResponseError(ProtocolError):
@@ -23,7 +25,7 @@ class ResponseError(ProtocolError):
 
 
 class Output(Record):
-    """Bytes that the build wrote to `stream`, STDOUT or STDERR."""
+    """Bytes that the build wrote to `stream`: STDOUT, STDERR or OUTPUT."""
 
     __slots__ = ("data", "stream")
 
@@ -65,7 +67,7 @@ class Exit(Record):
 
 
 def encode_output(stream: str, data: bytes) -> bytes:
-    """Return the line that carries `data`, written by the build to `stream` (STDOUT or STDERR).
+    """Return the line that carries `data`, written by the build to `stream` (STDOUT, STDERR or OUTPUT).
 
     Bytes that are not UTF-8 go along as base64, beside the lossy text for clients that only know `data`.
     """
@@ -151,7 +153,7 @@ def _parse_event(line: "Optional[bytes]") -> "Union[Output, Exit, None]":
     if not isinstance(fields, dict):
         raise ResponseError("an event that is not a JSON object")
     kind = fields.get("type")
-    if kind == STDOUT or kind == STDERR:
+    if kind == STDOUT or kind == STDERR or kind == OUTPUT:
         return Output(kind, _output_bytes(fields))
     if kind == "exit":
         return _parse_exit(fields)

@@ -13,6 +13,8 @@ MAX_REQUEST_ID_CHARS = 128
 MAX_UMASK = 0o777
 MAX_INTEGER_DIGITS = 18
 CANCEL_SIGNALS = ("HUP", "INT", "TERM")
+DESCRIPTORS = ("stdin", "stdout", "stderr")
+"""What a request may bring along (SCM_RIGHTS, unix(7)); the numbers are 0, 1 and 2."""
 
 
 class RequestError(ProtocolError):
@@ -26,10 +28,23 @@ class Request(Record):
 
     `timeout_sec` is in seconds, `umask` an int (0 to 0o777), `env` a dict; each is None where the caller
     said nothing. `details` tells whether the caller asked for the details of `exit` (it sent `features`). With
-    `check` nothing is run: the service tells whether it would be, and how.
+    `check` nothing is run: the service tells whether it would be, and how. `descriptors` names those of DESCRIPTORS
+    that come along, in the order in which they were sent; with `merge_output` stdout and stderr of the build are one.
     """
 
-    __slots__ = ("args", "check", "command", "cwd", "env", "features", "request_id", "timeout_sec", "umask")
+    __slots__ = (
+        "args",
+        "check",
+        "command",
+        "cwd",
+        "descriptors",
+        "env",
+        "features",
+        "merge_output",
+        "request_id",
+        "timeout_sec",
+        "umask",
+    )
 
     def __init__(
         self,
@@ -42,6 +57,8 @@ class Request(Record):
         umask: "Optional[int]" = None,
         features: "Optional[Sequence[str]]" = None,
         check: bool = False,
+        descriptors: "Sequence[str]" = (),
+        merge_output: bool = False,
     ) -> None:
         self.command = command
         self.args = tuple(args)
@@ -52,6 +69,8 @@ class Request(Record):
         self.umask = umask
         self.features = None if features is None else tuple(features)
         self.check = check
+        self.descriptors = tuple(descriptors)
+        self.merge_output = merge_output
 
     @property
     def details(self) -> bool:
@@ -85,6 +104,10 @@ def encode_request(request: Request) -> bytes:
         fields["umask"] = "%04o" % request.umask
     if request.features is not None:
         fields["features"] = list(request.features)
+    if request.descriptors:
+        fields["descriptors"] = list(request.descriptors)
+    if request.merge_output:
+        fields["merge_output"] = True
     if request.check:
         fields = {"schema_version": SCHEMA_VERSION, "check": fields}  # no command: an older service runs nothing
     line = jsontext.encode(fields, ascii_only=True).encode("ascii") + b"\n"
@@ -160,14 +183,16 @@ def parse_request(line: bytes) -> Request:
         raise RequestError("invalid request: cwd must be an absolute path")
     return Request(
         command,
-        _args(fields.get("args")),
+        _strings(fields.get("args"), "args") or [],
         cwd,
         _timeout(fields.get("timeout_sec")),
         _request_id(fields.get("request_id")),
         _env(fields.get("env")),
         _umask(fields.get("umask")),
-        _features(fields.get("features")),
+        _strings(fields.get("features"), "features"),
         check,
+        _descriptors(fields.get("descriptors")),
+        _flag(fields.get("merge_output"), "merge_output"),
     )
 
 
@@ -222,12 +247,18 @@ def _string(fields: "Mapping[str, Any]", name: str) -> str:
     return _text(fields[name], name)
 
 
-def _args(value: object) -> "List[str]":
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise RequestError("invalid request: args must be a list of strings")
-    return [_text(item, "args[%d]" % index) for index, item in enumerate(value)]
+def _flag(value: object, name: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise RequestError("invalid request: %s must be true or false" % name)
+    return bool(value)
+
+
+def _descriptors(value: object) -> "List[str]":
+    names = _strings(value, "descriptors") or []
+    for name in names:
+        if name not in DESCRIPTORS or names.count(name) > 1:
+            raise RequestError("invalid request: descriptors may hold stdin, stdout and stderr, each once")
+    return names
 
 
 def _timeout(value: object) -> "Optional[int]":
@@ -270,12 +301,12 @@ def _umask(value: object) -> "Optional[int]":
     return int(text, 8)
 
 
-def _features(value: object) -> "Optional[List[str]]":
+def _strings(value: object, name: str) -> "Optional[List[str]]":
     if value is None:
         return None
     if not isinstance(value, list):
-        raise RequestError("invalid request: features must be a list of strings")
-    return [_text(item, "features[%d]" % index) for index, item in enumerate(value)]
+        raise RequestError("invalid request: %s must be a list of strings" % name)
+    return [_text(item, "%s[%d]" % (name, index)) for index, item in enumerate(value)]
 
 
 def _parse_cancel(line: "Optional[bytes]") -> "Optional[Cancel]":
