@@ -17,7 +17,7 @@ except ImportError:
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
-from . import client, stdio
+from . import catcher, client, inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ USAGE = (
 ANSWERS = {"-h": USAGE, "--help": USAGE, "--version": "build-cli " + __version__}
 FAILURE = 1
 MAX_TIMEOUT_DIGITS = 9
-CANCEL_SIGNALS = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP"}
 IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 
 
@@ -66,7 +65,7 @@ def main(argv: "Sequence[str]") -> int:
     except BuildError as exc:
         return _fail(str(exc))
     except BrokenPipeError:
-        die_by(signal.SIGPIPE)
+        catcher.die_by(signal.SIGPIPE)
     except OSError as exc:
         return _fail("build-cli: %s" % (exc.strerror or exc))
 
@@ -127,7 +126,7 @@ def _timeout(value: str, name: str) -> "Optional[int]":
 
 
 def _stdio(value: str, name: str) -> str:
-    if value not in ("", stdio.EVENTS, stdio.PASS):
+    if value not in ("", inherited.EVENTS, inherited.PASS):
         raise UsageError("build-cli: %s takes events or pass" % name)
     return value
 
@@ -142,14 +141,15 @@ def _run(options: Options) -> int:
             _fail("%s; running %s here" % (exc, options.fallback))
         _exec_locally(options.fallback, options.command)
     with connection:
-        catcher = _SignalCatcher(connection)
+        caught = catcher.SignalCatcher(connection)
         connection.send(request_of(options))
+        caught.sent()
         try:
-            exit_ = _relay(connection, catcher)
+            exit_ = _relay(connection, caught)
         except events.ResponseError as exc:
-            catcher.finish()
+            caught.finish()
             return _fail("invalid response from build-service: %s" % exc)
-    catcher.finish()
+    caught.finish()
     if exit_.timed_out:
         seconds = exit_.timeout_sec or options.timeout_sec
         write_all(2, b"build timed out after %ds\n" % seconds if seconds else b"build timed out\n")
@@ -164,7 +164,7 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         cwd = client.current_directory()
     except OSError as exc:
         raise UsageError("build-cli: cannot tell the current directory: %s" % exc.strerror) from exc
-    descriptors, merge_output = ((), False) if check else stdio.to_hand_over(options.stdio)
+    descriptors, merge_output = ([], False) if check else inherited.descriptors(options.stdio)
     return requests.Request(
         options.command[0],
         options.command[1:],
@@ -173,18 +173,23 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         options.request_id,
         options.env,
         umask & requests.MAX_UMASK,
-        ("details",),
+        ("details", events.STOPPED),
         check,
         descriptors,
         merge_output,
+        inherited.niceness(),
+        inherited.limits(),
     )
 
 
-def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> events.Exit:
+def _relay(connection: client.Connection, caught: catcher.SignalCatcher) -> events.Exit:
     """Write the build's output where this process's own would go, until the build's exit."""
-    for event in connection.events(catcher.wait):
+    for event in connection.events(caught.wait):
         if isinstance(event, events.Exit):
             return event
+        if isinstance(event, events.Stopped):
+            caught.stop()
+            continue
         write_all(2 if event.stream == events.STDERR else 1, event.data)
     raise events.ResponseError("the connection ended before the build's exit")
 
@@ -197,60 +202,6 @@ def write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             select.select((), (fd,), ())
-
-
-class _SignalCatcher:
-    """Turns ^C, SIGTERM and SIGHUP into the cancellation of the build.
-
-    The first one asks the service to end the build, so that what make says about it still comes through; the
-    next one ends this process at once, and hanging up ends the build. A signal that was ignored when this
-    process began (nohup) stays ignored.
-    """
-
-    def __init__(self, connection: client.Connection) -> None:
-        self._connection = connection
-        self._caught: "Optional[int]" = None
-        self._wakeup, alarm = os.pipe()
-        os.set_blocking(alarm, False)
-        signal.set_wakeup_fd(alarm)
-        for signum in CANCEL_SIGNALS:
-            if signal.getsignal(signum) != signal.SIG_IGN:
-                signal.signal(signum, self._cancel)
-
-    def wait(self, fd: int) -> None:
-        """Return when `fd` is readable, and let no signal pass unheard meanwhile.
-
-        Python calls its handlers between two steps of the program: one that comes just before a blocking call would
-        be heard only after it, so the call has to end by the descriptor that the C handler writes to.
-        """
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        poll.register(self._wakeup, select.POLLIN)
-        while True:
-            ready = [number for number, _ in poll.poll()]
-            if self._wakeup in ready:
-                os.read(self._wakeup, 64)
-            if fd in ready:
-                return
-
-    def _cancel(self, signum: int, frame: object) -> None:
-        if self._caught is not None:
-            die_by(signum)
-        self._caught = signum
-        self._connection.cancel(CANCEL_SIGNALS[signum])
-
-    def finish(self) -> None:
-        """Die by the signal that was caught, if one was: a shell must see what ended its command."""
-        if self._caught is not None:
-            die_by(self._caught)
-
-
-def die_by(signum: int) -> "NoReturn":
-    """End this process by the signal `signum`, as if it had never been caught (signal(7))."""
-    signal.signal(signum, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signum,))
-    os.kill(os.getpid(), signum)
-    os._exit(128 + signum)
 
 
 def _exec_locally(program: str, command: "Sequence[str]") -> "NoReturn":
@@ -286,5 +237,5 @@ def _fail(line: str) -> int:
         write_all(2, line.encode("utf-8", "surrogateescape") + b"\n")
     except OSError as exc:
         if exc.errno == errno.EPIPE:
-            die_by(signal.SIGPIPE)
+            catcher.die_by(signal.SIGPIPE)
     return FAILURE

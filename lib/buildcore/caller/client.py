@@ -81,16 +81,25 @@ class Connection:
             pass
 
     def cancel(self, signal: str = "TERM") -> None:
-        """Ask the service to end the build, first with `signal` (INT, TERM or HUP); events keep coming."""
+        """Ask the service to end the build, first with `signal` (HUP, INT, QUIT or TERM); events keep coming."""
+        self._say(requests.encode_cancel(signal))
+
+    def signal(self, name: str) -> None:
+        """Pass a signal on to the build, which goes on: one of PASSED_SIGNALS; STOP and CONT stop its clock too."""
+        self._say(requests.encode_signal(name))
+
+    def _say(self, line: bytes) -> None:
         try:
-            self._socket.send(requests.encode_cancel(signal))
+            self._socket.send(line)
         except OSError:
             pass  # the service is gone, or so far behind that closing the connection is the better word
 
     def events(
         self, wait: "Optional[Callable[[int], None]]" = None
-    ) -> "Iterator[Union[events.Output, events.Exit]]":
-        """Give the build's events as they come, an Exit last; raises ResponseError.
+    ) -> "Iterator[Union[events.Output, events.Stopped, events.Exit]]":
+        """Give the build's events as they come, an Exit last; Stopped only where the request named it as a feature.
+
+        Raises ResponseError.
 
         `wait` is called with the connection's descriptor before it is read, to return when it can be: for programs
         that have to hear signals meanwhile.
@@ -176,7 +185,7 @@ def run(
         for event in connection.events():
             if isinstance(event, events.Exit):
                 return event
-            if on_output is not None:
+            if on_output is not None and isinstance(event, events.Output):
                 on_output(event.stream, event.data)
     raise events.ResponseError("the connection ended before the build's exit")
 

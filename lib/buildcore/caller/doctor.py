@@ -244,7 +244,8 @@ def _answer(connection: client.Connection) -> Tuple[events.Exit, str]:
     for event in connection.events(wait):
         if isinstance(event, events.Exit):
             return event, said.decode("utf-8", "replace").strip()
-        said = (said + event.data)[:MAX_SAID_BYTES]
+        if isinstance(event, events.Output):
+            said = (said + event.data)[:MAX_SAID_BYTES]
     raise events.ResponseError("the connection ended before the build's exit")
 
 

@@ -77,6 +77,7 @@ class Plan:
     umask: int
     timeout_sec: int
     grace_sec: int
+    pause_sec: int
     makefiles: str | None = None
     """What of `environment` is the caller's own MAKEFILES, which names files as its arguments do."""
 
@@ -112,6 +113,7 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
         umask=DEFAULT_UMASK if request.umask is None else request.umask,
         timeout_sec=_timeout(request.timeout_sec, build.timeouts),
         grace_sec=build.timeouts.grace_sec,
+        pause_sec=build.timeouts.max_sec,
         makefiles=(request.env or {}).get(arguments.MAKEFILES) if _may_send_makefiles(build.environment) else None,
     )
 

@@ -20,7 +20,7 @@ from ..core.errors import BuildError
 from ..core.protocol.events import OUTPUT, STDERR, STDOUT
 from ..core.protocol.requests import DESCRIPTORS
 from ..core.text import escape
-from ..system import descriptors, signals
+from ..system import bounds, descriptors, signals
 
 PIPE_BYTES = 256 << 10
 
@@ -41,8 +41,9 @@ class StartError(BuildError):
 class Command:
     """What to run: program (absolute path), argv with its name first, the whole environment, limits.
 
-    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds; `open_files` is the soft limit of open
-    descriptors (RLIMIT_NOFILE), None for that of this process.
+    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds, and so is `pause_sec`, for which it may
+    stand still beside the former; `open_files` is the soft limit of open descriptors (RLIMIT_NOFILE), None for that of
+    this process; `niceness` and `limits` (`bounds`) bound it where they are stricter than what this process has.
     """
 
     program: str
@@ -52,6 +53,9 @@ class Command:
     timeout_sec: float
     grace_sec: float
     open_files: int | None = None
+    pause_sec: float = 0.0
+    niceness: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,9 @@ def _run_child(
         environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}
         step = "drop privileges for"
         become()
+        step = "set limits for"
+        bounds.be_nicer(command.niceness)
+        bounds.lower(command.limits)
         step = "run"
         os.execve(program, argv, environment)
     except BaseException as exc:

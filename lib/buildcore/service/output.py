@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import struct
 import termios
 from collections.abc import Callable, Mapping
@@ -46,14 +47,17 @@ class Link(Protocol):
     def finish(self, ending: Ending) -> None:
         """Take the end of the stream; nothing is sent behind it."""
 
+    def stopped(self) -> None:
+        """Take that the build stands still, as its caller asked."""
+
     def flush(self) -> None:
         """Write what the reader takes now."""
 
     def taken(self) -> int:
         """Return how many bytes the reader took so far."""
 
-    def cancellation(self) -> int | None:
-        """Read what the caller said: the number of the signal to cancel its build with, None for nothing."""
+    def said(self) -> list[tuple[bool, signal.Signals]]:
+        """Read what the caller said: signals for its build, each with whether it is the first of those that end it."""
 
     def hang_up(self) -> None:
         """Hear that the caller is gone."""

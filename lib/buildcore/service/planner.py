@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core import policy
 from ..core.arguments import MAKE_COMMANDS, MAKEFILES
@@ -118,7 +118,9 @@ def plan(
         problem = launch.why_not(plan.program) if request.check else None
         if problem:
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
-        return Planned(_command(plan, args, makefiles, cwd), stdio, cwd, workspace.real, plan.timeout_sec)
+        command = _command(plan, args, makefiles, cwd)
+        command = replace(command, niceness=request.niceness, limits=request.limits)
+        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec)
     except BaseException:
         cwd.close()
         raise
@@ -141,6 +143,7 @@ def _command(
         umask=plan.umask,
         timeout_sec=plan.timeout_sec,
         grace_sec=plan.grace_sec,
+        pause_sec=plan.pause_sec,
     )
 
 

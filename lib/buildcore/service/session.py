@@ -102,7 +102,7 @@ class _Session:
         self._reader = requests.RequestReader()
         self._handed = Handed()
         self._request_id = os.urandom(8).hex()
-        self._details = False
+        self._features: tuple[str, ...] | None = None
         self._spoke = False
         self._leaves = False
         self._given_up = False  # on a thread: then nothing may follow but words
@@ -169,7 +169,7 @@ class _Session:
             while True:
                 event = self._reader.next_event()
                 if isinstance(event, requests.Request):
-                    self._details = event.details
+                    self._features = event.features
                     self._request_id = event.request_id or self._request_id
                     return event
                 if not selector.select(max(0.0, deadline - time.monotonic())):
@@ -245,7 +245,7 @@ class _Session:
         }
         self._log("debug", "build checked")
         exit_ = events.Exit(0, request_id=self._request_id, check=answer)
-        say_goodbye(self._connection, events.encode_exit(exit_, self._details))
+        say_goodbye(self._connection, events.encode_exit(exit_, self._features is not None))
 
     def _run(self, command: launch.Command, planned: planner.Planned, caller: Caller) -> None:
         service = self._service
@@ -278,7 +278,7 @@ class _Session:
             self._log_ending(ending)
 
         link = CallerLink(self._connection, self._reader)
-        link.describe_exit(self._request_id, planned.timeout_sec, self._details)
+        link.describe_exit(self._request_id, planned.timeout_sec, self._features)
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)
@@ -323,7 +323,7 @@ class _Session:
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
         exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
-        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._details)
+        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._features is not None)
         say_goodbye(self._connection, answer)
 
     def _log(self, level: str, message: str, **fields: object) -> None:

@@ -14,6 +14,9 @@ MAX_EVENT_BYTES = 4 << 20
 
 STDOUT = "stdout"
 STDERR = "stderr"
+STOPPED = "stopped"
+"""The feature by which a caller asks to be told so, and the event."""
+
 OUTPUT = "output"
 """Both in one, in the order in which the build wrote: for those alone who asked for it (`merge_output`)."""
 
@@ -32,6 +35,12 @@ class Output(Record):
     def __init__(self, stream: str, data: bytes) -> None:
         self.stream = stream
         self.data = data
+
+
+class Stopped(Record):
+    """The build stands still, as its caller asked (`requests.Signal`): for those alone who named STOPPED."""
+
+    __slots__ = ()
 
 
 class Exit(Record):
@@ -81,6 +90,11 @@ def encode_output(stream: str, data: bytes) -> bytes:
     return (line + "}\n").encode("utf-8")
 
 
+def encode_stopped() -> bytes:
+    """Return the line that tells that the build stands still."""
+    return b'{"type":"stopped"}\n'
+
+
 def encode_exit(exit_: Exit, details: bool = False) -> bytes:
     """Return the line that ends a stream; `details` adds the fields beyond `code` and `timed_out`."""
     fields: "Dict[str, Any]" = {"type": "exit", "code": exit_.code, "timed_out": exit_.timed_out}
@@ -120,7 +134,7 @@ class EventReader:
         """Take bytes as they came from the service."""
         self._lines.feed(data)
 
-    def next_event(self) -> "Union[Output, Exit, None]":
+    def next_event(self) -> "Union[Output, Stopped, Exit, None]":
         """Return the next event, None when more bytes are needed or the stream has ended.
 
         Events of types that this version does not know are skipped. Raises ResponseError.
@@ -141,7 +155,7 @@ class EventReader:
             raise ResponseError("the connection ended before the build's exit")
 
 
-def _parse_event(line: "Optional[bytes]") -> "Union[Output, Exit, None]":
+def _parse_event(line: "Optional[bytes]") -> "Union[Output, Stopped, Exit, None]":
     if line is None:
         raise ResponseError("an event longer than %d bytes" % MAX_EVENT_BYTES)
     if not line.strip():
@@ -155,6 +169,8 @@ def _parse_event(line: "Optional[bytes]") -> "Union[Output, Exit, None]":
     kind = fields.get("type")
     if kind == STDOUT or kind == STDERR or kind == OUTPUT:
         return Output(kind, _output_bytes(fields))
+    if kind == STOPPED:
+        return Stopped()
     if kind == "exit":
         return _parse_exit(fields)
     if not isinstance(kind, str):

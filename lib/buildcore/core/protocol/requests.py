@@ -12,7 +12,11 @@ REQUEST_DEADLINE_SEC = 10.0
 MAX_REQUEST_ID_CHARS = 128
 MAX_UMASK = 0o777
 MAX_INTEGER_DIGITS = 18
-CANCEL_SIGNALS = ("HUP", "INT", "TERM")
+CANCEL_SIGNALS = ("HUP", "INT", "QUIT", "TERM")
+PASSED_SIGNALS = ("CONT", "STOP", "USR1", "USR2", "WINCH")
+MAX_NICENESS = 19
+LIMITS = ("as", "core", "cpu", "data", "fsize", "nofile", "stack")
+"""Resource limits by the names of setrlimit(2), without RLIMIT_."""
 DESCRIPTORS = ("stdin", "stdout", "stderr")
 """What a request may bring along (SCM_RIGHTS, unix(7)); the numbers are 0, 1 and 2."""
 
@@ -30,6 +34,8 @@ class Request(Record):
     said nothing. `details` tells whether the caller asked for the details of `exit` (it sent `features`). With
     `check` nothing is run: the service tells whether it would be, and how. `descriptors` names those of DESCRIPTORS
     that come along, in the order in which they were sent; with `merge_output` stdout and stderr of the build are one.
+    `niceness` (0 to 19) and `limits` (a dict by names of LIMITS) bound the build where they are stricter than the
+    service's own.
     """
 
     __slots__ = (
@@ -40,7 +46,9 @@ class Request(Record):
         "descriptors",
         "env",
         "features",
+        "limits",
         "merge_output",
+        "niceness",
         "request_id",
         "timeout_sec",
         "umask",
@@ -59,6 +67,8 @@ class Request(Record):
         check: bool = False,
         descriptors: "Sequence[str]" = (),
         merge_output: bool = False,
+        niceness: int = 0,
+        limits: "Optional[Mapping[str, int]]" = None,
     ) -> None:
         self.command = command
         self.args = tuple(args)
@@ -71,6 +81,8 @@ class Request(Record):
         self.check = check
         self.descriptors = tuple(descriptors)
         self.merge_output = merge_output
+        self.niceness = niceness
+        self.limits = dict(limits or {})
 
     @property
     def details(self) -> bool:
@@ -78,7 +90,16 @@ class Request(Record):
 
 
 class Cancel(Record):
-    """The caller asks to end its build; `signal` (INT, TERM or HUP) is what the build hears first."""
+    """The caller asks to end its build; `signal` (HUP, INT, QUIT or TERM) is what the build hears first."""
+
+    __slots__ = ("signal",)
+
+    def __init__(self, signal: str) -> None:
+        self.signal = signal
+
+
+class Signal(Record):
+    """The caller passes a signal on, one of PASSED_SIGNALS; the build goes on, or stands still from STOP to CONT."""
 
     __slots__ = ("signal",)
 
@@ -108,6 +129,10 @@ def encode_request(request: Request) -> bytes:
         fields["descriptors"] = list(request.descriptors)
     if request.merge_output:
         fields["merge_output"] = True
+    if request.niceness:
+        fields["niceness"] = request.niceness
+    if request.limits:
+        fields["limits"] = request.limits
     if request.check:
         fields = {"schema_version": SCHEMA_VERSION, "check": fields}  # no command: an older service runs nothing
     line = jsontext.encode(fields, ascii_only=True).encode("ascii") + b"\n"
@@ -121,10 +146,15 @@ def encode_cancel(signal: str = "TERM") -> bytes:
     return b'{"type":"cancel","signal":"' + signal.encode("ascii") + b'"}\n'
 
 
-class RequestReader:
-    """Takes the bytes that a caller sends; gives its one request, then its cancellations.
+def encode_signal(signal: str) -> bytes:
+    """Return the line that passes a signal on; `signal` is one of PASSED_SIGNALS."""
+    return b'{"type":"signal","signal":"' + signal.encode("ascii") + b'"}\n'
 
-    After the request, lines that are no cancellation are skipped: a later version may say more there.
+
+class RequestReader:
+    """Takes the bytes that a caller sends; gives its one request, then its cancellations and signals.
+
+    After the request, lines that are neither are skipped: a later version may say more there.
     """
 
     def __init__(self) -> None:
@@ -135,8 +165,8 @@ class RequestReader:
         """Take bytes as they came from the caller."""
         self._lines.feed(data)
 
-    def next_event(self) -> "Union[Request, Cancel, None]":
-        """Return the request or the next cancellation, None when more bytes are needed.
+    def next_event(self) -> "Union[Request, Cancel, Signal, None]":
+        """Return the request, or what the caller says next, None when more bytes are needed.
 
         Raises RequestError with the line to refuse the caller with.
         """
@@ -146,9 +176,9 @@ class RequestReader:
                 if line is None:
                     raise RequestError(_too_long())
                 return parse_request(line)
-            cancel = _parse_cancel(line)
-            if cancel is not None:
-                return cancel
+            said = _parse_said(line)
+            if said is not None:
+                return said
         return None
 
     def receive_eof(self) -> None:
@@ -193,6 +223,8 @@ def parse_request(line: bytes) -> Request:
         check,
         _descriptors(fields.get("descriptors")),
         _flag(fields.get("merge_output"), "merge_output"),
+        _niceness(fields.get("niceness")),
+        _limits(fields.get("limits")),
     )
 
 
@@ -261,6 +293,26 @@ def _descriptors(value: object) -> "List[str]":
     return names
 
 
+def _niceness(value: object) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NICENESS:
+        raise RequestError("invalid request: niceness must be an integer from 0 to %d" % MAX_NICENESS)
+    return value
+
+
+def _limits(value: object) -> "Dict[str, int]":
+    """Return the limits that are known: a later version may have more."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError("invalid request: limits must be an object of integers")
+    for item in value.values():
+        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+            raise RequestError("invalid request: limits must be an object of integers of at least 0")
+    return {name: value[name] for name in LIMITS if name in value}
+
+
 def _timeout(value: object) -> "Optional[int]":
     if value is None:
         return None
@@ -309,13 +361,15 @@ def _strings(value: object, name: str) -> "Optional[List[str]]":
     return [_text(item, "%s[%d]" % (name, index)) for index, item in enumerate(value)]
 
 
-def _parse_cancel(line: "Optional[bytes]") -> "Optional[Cancel]":
-    """Return the cancellation that `line` holds, None for anything else."""
+def _parse_said(line: "Optional[bytes]") -> "Union[Cancel, Signal, None]":
+    """Return the cancellation or the signal that `line` holds, None for anything else."""
     try:
         fields = _parse_object(line or b"")
     except RequestError:
         return None
-    if fields.get("type") != "cancel":
+    kind, signal = fields.get("type"), fields.get("signal")
+    if kind == "signal" and signal in PASSED_SIGNALS:
+        return Signal(signal)
+    if kind != "cancel":
         return None
-    signal = fields.get("signal")
     return Cancel(signal if signal in CANCEL_SIGNALS else "TERM")
