@@ -19,6 +19,7 @@ from ..core.text import escape
 from .processes import SCARCE
 
 _NOT_OPEN = -1
+_NOT_HANDED_OVER = "of what the caller has open, the build has standard input alone"
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 PATH_MAX = 4096
@@ -97,10 +98,7 @@ def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace:
             for argument in found:
                 if argument.role is arguments.Role.PATH and not openfiles.is_input(argument.value):
                     if openfiles.is_open_file(argument.value):
-                        raise PathError(
-                            f"{argument.option} cannot be {argument.value}: of what the caller has open, the build has "
-                            "standard input alone"
-                        )
+                        raise PathError(f"{argument.option} cannot be {argument.value}: {_NOT_HANDED_OVER}")
                     target = _locate(argument, here)
                     target.close()
                     hold(argument.option, target.real, argument.value, workspace)
