@@ -6,6 +6,7 @@ They are read as their reader sees them: tables by their first column, programs 
 from __future__ import annotations
 
 import importlib
+import json
 import posixpath
 import re
 import subprocess
@@ -73,9 +74,11 @@ def codes(text: str) -> list[str]:
 
 
 def documented_keys() -> dict[str, str]:
-    """The configuration table: {dotted key: default, as TOML}."""
+    """The configuration table: {dotted key: default, as TOML}. One that is a list of its own is a table elsewhere."""
     table = [row for row in rows(CONFIGURATION) if len(row) == 3 and row[0].startswith("`")]
-    return {codes(key)[0]: codes(default)[0] for key, default, _ in table}
+    variables = [name for row in rows(section(CONFIGURATION, "Variables")) for name in codes(row[1])]
+    elsewhere = {"[below](#variables)": json.dumps(variables)}
+    return {codes(key)[0]: elsewhere.get(default) or codes(default)[0] for key, default, _ in table}
 
 
 def test_the_configuration_table_has_every_key_in_order_and_no_other() -> None:

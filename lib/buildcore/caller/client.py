@@ -17,6 +17,7 @@ try:
 except ImportError:
     import socket  # type: ignore[no-redef]
 
+from ..core import variables
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 
@@ -29,16 +30,11 @@ SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
 RECEIVE_BYTES = 256 << 10
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
-FORWARDED_NAMES = frozenset(
-    "AR ARFLAGS AS ASFLAGS BISON CC CCACHE_DIR CCACHE_PREFIX CFLAGS CLICOLOR_FORCE"
-    " CMAKE_BUILD_PARALLEL_LEVEL CMAKE_BUILD_TYPE CMAKE_GENERATOR CMAKE_PREFIX_PATH CPATH CPP CPPFLAGS"
-    " CROSS_COMPILE CXX CXXFLAGS DEBUG DESTDIR DISTCC_HOSTS FC FFLAGS FLEX GCC_COLORS GOFLAGS JAVA_HOME"
-    " LANG LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LD LDFLAGS LDLIBS LEX LIBRARY_PATH MAKEFLAGS"
-    " NINJA_STATUS NM NO_COLOR OBJCOPY PKG_CONFIG PKG_CONFIG_PATH PREFIX RANLIB SOURCE_DATE_EPOCH STRIP"
-    " TERM TZ V VERBOSE YACC YFLAGS".split()
-)
-"""What of the caller's environment goes along: what builds read, and nothing that is a secret by habit.
-The service passes on only what its `build.environment.allow` names."""
+FORWARDED_NAMES = frozenset(variables.BY_CUSTOM + ("JAVA_HOME",))
+FORWARDED_PREFIXES = variables.prefixes(variables.BY_CUSTOM)
+"""What of the caller's environment goes along, by its name or by how that begins: what builds read, and nothing that is
+a secret by habit. The service passes on only what its `build.environment.allow` names; by default that is the same, but
+for JAVA_HOME, which an image sets to a place of its own."""
 
 
 class ConnectError(BuildError):
@@ -191,9 +187,10 @@ def run(
 
 
 def forwarded(environ: "Mapping[str, str]", more: "Sequence[str]" = ()) -> "Dict[str, str]":
-    """Return the part of `environ` that goes along with a request: FORWARDED_NAMES, LC_* and the names `more`."""
+    """Return the part of `environ` that goes along with a request: FORWARDED_NAMES, those that begin with one of
+    FORWARDED_PREFIXES, and the names `more`."""
     wanted = FORWARDED_NAMES.union(more)
-    return {name: value for name, value in environ.items() if name in wanted or name.startswith("LC_")}
+    return {name: value for name, value in environ.items() if name in wanted or name.startswith(FORWARDED_PREFIXES)}
 
 
 def environment() -> "Dict[str, str]":

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import join
 
-from . import arguments
+from . import arguments, variables
 from .errors import BuildError
 from .protocol.requests import Request
 from .settings import Build, Environment, Timeouts
@@ -146,7 +146,8 @@ def _as_the_host_names_them(command: str, args: tuple[str, ...], plan: Plan, vie
 
 
 def _may_send_makefiles(environment: Environment) -> bool:
-    return arguments.MAKEFILES in environment.allow and arguments.MAKEFILES not in environment.set
+    allowed = variables.allowed(environment.allow, (arguments.MAKEFILES,))
+    return bool(allowed) and arguments.MAKEFILES not in environment.set
 
 
 def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:
@@ -230,8 +231,9 @@ def _environment(
     for name in environment.allow:
         if name in own:
             result[name] = own[name]
-        elif name in asked:
-            result[name] = _makeflags(asked[name], name) if name in _MAKEFLAGS_NAMES else asked[name]
-        elif name in inherited:
+        elif name in inherited:  # by its full name: what else the service has, a pattern must not give away
             result[name] = without_jobserver(inherited[name]) if name in _MAKEFLAGS_NAMES else inherited[name]
+    for name in variables.allowed(environment.allow, asked):
+        if name not in own:
+            result[name] = _makeflags(asked[name], name) if name in _MAKEFLAGS_NAMES else asked[name]
     return {**result, **environment.set}
