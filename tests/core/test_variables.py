@@ -128,3 +128,17 @@ def test_make_s_own_flags_lead_nowhere_by_default(name: str, value: str) -> None
 
 def test_by_default_makefiles_are_held() -> None:
     assert planned({"MAKEFILES": "/etc/x.mk"}).makefiles == "/etc/x.mk"
+
+
+# --- the caller's PWD -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pwd", ["", "relative", "/a/../b", "/a/./b", "/..", "/."])
+def test_a_pwd_that_no_shell_would_go_by_is_not_looked_at(pwd: str) -> None:
+    assert planned({"PWD": pwd}).pwd is None
+
+
+def test_a_pwd_is_the_caller_s_where_it_may_send_one() -> None:
+    assert planned({"PWD": "/home/dev1/link"}).pwd == "/home/dev1/link"
+    assert planned({"PWD": "/x"}, allow=("CC",)).pwd is None
+    assert planned({"PWD": "/x"}, set={"PWD": "/y"}).pwd is None

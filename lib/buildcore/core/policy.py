@@ -24,6 +24,7 @@ _JOBSERVER_OPTIONS = ("--jobserver-auth", "--jobserver-fds")
 _JOBS_WITHOUT_LIMIT = "-j"
 _END_OF_OPTIONS = "--"
 _MAKEFLAGS_NAMES = ("MAKEFLAGS", "GNUMAKEFLAGS")
+_PWD = "PWD"
 
 
 class PolicyError(BuildError):
@@ -80,6 +81,10 @@ class Plan:
     pause_sec: int
     makefiles: str | None = None
     """What of `environment` is the caller's own MAKEFILES, which names files as its arguments do."""
+    pwd: str | None = None
+    """The caller's own PWD, an absolute path as it names it: the build's, where that leads to its directory."""
+    taken: frozenset[str] = frozenset()
+    """The names of all that `environment` has from the caller."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
     host_root = mapping.host_root(caller.name, caller.home, build.workspace_root)
     container_root = mapping.container_root(caller.name, caller.home, build.workspace_root)
     views = dict.fromkeys((View(container_root, host_root), View(host_root, host_root)))
+    asked = request.env or {}
+    taken = frozenset(variables.allowed(build.environment.allow, asked)).difference(build.environment.set)
     return Plan(
         command=request.command,
         program=_program(request.command, build.commands),
@@ -109,12 +116,14 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
         workspace=host_root,
         user=caller.name,
         home=caller.home,
-        environment=_environment(request.env or {}, build.environment, caller, inherited),
+        environment=_environment(asked, build.environment, caller, inherited),
         umask=DEFAULT_UMASK if request.umask is None else request.umask,
         timeout_sec=_timeout(request.timeout_sec, build.timeouts),
         grace_sec=build.timeouts.grace_sec,
         pause_sec=build.timeouts.max_sec,
-        makefiles=(request.env or {}).get(arguments.MAKEFILES) if _may_send_makefiles(build.environment) else None,
+        makefiles=asked[arguments.MAKEFILES] if arguments.MAKEFILES in taken else None,
+        pwd=asked[_PWD] if _PWD in taken and _is_logical(asked[_PWD]) else None,
+        taken=taken,
     )
 
 
@@ -145,9 +154,15 @@ def _as_the_host_names_them(command: str, args: tuple[str, ...], plan: Plan, vie
     return tuple(arguments.rewrite(args, found, lambda path: view.to_host(_without_tilde(path, plan))))
 
 
-def _may_send_makefiles(environment: Environment) -> bool:
-    allowed = variables.allowed(environment.allow, (arguments.MAKEFILES,))
-    return bool(allowed) and arguments.MAKEFILES not in environment.set
+def host_pwd(plan: Plan, view: View) -> str | None:
+    """Return the host's name of what the caller calls its directory, to be compared with the directory itself; None for
+    none."""
+    return None if plan.pwd is None else view.to_host(plan.pwd)
+
+
+def _is_logical(path: str) -> bool:
+    """Whether a PWD is one that a shell would go by (POSIX, pwd -L): absolute, without `.` and `..`."""
+    return path.startswith("/") and not {".", ".."} & set(path.split("/"))
 
 
 def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:
@@ -225,7 +240,7 @@ def _environment(
         "LOGNAME": caller.name,
         "SHELL": caller.shell or DEFAULT_SHELL,
         "PATH": inherited.get("PATH") or DEFAULT_PATH,
-        "PWD": "",
+        _PWD: "",
     }
     result: dict[str, str] = {}
     for name in environment.allow:

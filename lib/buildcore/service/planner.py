@@ -118,7 +118,9 @@ def plan(
         problem = launch.why_not(plan.program) if request.check else None
         if problem:
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
-        command = _command(plan, args, makefiles, cwd)
+        pwd = policy.host_pwd(plan, plan.views[index])
+        name = pwd if pwd is not None and paths.leads_to(pwd, cwd) else cwd.real
+        command = _command(plan, args, makefiles, name)
         command = replace(command, niceness=request.niceness, limits=request.limits)
         return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec)
     except BaseException:
@@ -128,14 +130,12 @@ def plan(
         workspace.close()
 
 
-def _command(
-    plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, cwd: paths.Directory
-) -> launch.Command:
+def _command(plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, pwd: str) -> launch.Command:
     environment = dict(plan.environment)
     if makefiles is not None:
         environment[MAKEFILES] = makefiles
     if environment.get("PWD") == "":
-        environment["PWD"] = cwd.real
+        environment["PWD"] = pwd
     return launch.Command(
         program=plan.program,
         argv=(_name(plan, environment.get("PATH", "")), *args),

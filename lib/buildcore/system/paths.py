@@ -80,6 +80,16 @@ def enter(workspace: str, candidates: Sequence[str]) -> tuple[Directory, Directo
     return root, cwd, index
 
 
+def leads_to(path: str, directory: Directory) -> bool:
+    """Tell whether the absolute `path` leads to `directory`, by device and inode; False where that cannot be told."""
+    try:
+        found = os.stat(_bytes(path))
+    except OSError:
+        return False
+    ours = os.fstat(directory.fd)
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+
 def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace: Directory) -> None:
     """Raise PathError unless every path option in `args` stays under the workspace, as `command` will read it.
 
