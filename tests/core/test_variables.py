@@ -33,6 +33,10 @@ def planned(env: dict[str, str], inherited: dict[str, str] | None = None, **sett
     return policy.plan(Request("make", (), "/home/dev1/workspace", env=env), build, CALLER, inherited or {})
 
 
+def left_out(env: dict[str, str], has_pwd: bool = True, **settings: Any) -> tuple[str, ...]:
+    return policy.left_out(planned(env, **settings), Request("make", env=env), has_pwd)
+
+
 # --- the default ------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +134,36 @@ def test_by_default_makefiles_are_held() -> None:
     assert planned({"MAKEFILES": "/etc/x.mk"}).makefiles == "/etc/x.mk"
 
 
-# --- the caller's PWD -------------------------------------------------------------------------------------------------
+# --- what is left out -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_sent_and_is_not_allowed_is_left_out() -> None:
+    assert left_out({"CC": "gcc", "MINE": "1", "LD_PRELOAD": "x", "LC_A=B": "x"}) == ("LC_A=B", "LD_PRELOAD", "MINE")
+    assert left_out({"CC": "gcc", "MAKEFLAGS": "-j4 --jobserver-auth=3,4", "LC_ALL": "C"}) == ()
+    assert left_out({}) == ()
+
+
+def test_what_the_service_has_its_own_of_is_left_out_unless_it_is_the_same() -> None:
+    assert left_out({"PATH": "/x", "HOME": "/home/dev1", "USER": "root"}) == ("PATH", "USER")
+    assert left_out({"CC": "gcc", "CXX": "g++"}, set={"CC": "clang", "CXX": "g++"}) == ("CC",)
+
+
+def test_make_s_own_variables_are_left_out_where_they_say_something_and_are_not_allowed() -> None:
+    said = {"MAKEFLAGS": "-k", "MAKEFILES": "x.mk", "GNUMAKEFLAGS": "", "PWD": "/x"}
+    assert left_out(said, allow=("CC",)) == ("MAKEFILES", "MAKEFLAGS", "PWD")
+    assert left_out({"MAKEFLAGS": " ", "CFLAGS": ""}, allow=("CC",)) == ("CFLAGS",)
+
+
+def test_a_pwd_that_leads_elsewhere_is_left_out() -> None:
+    assert left_out({"PWD": "/x"}) == ()
+    assert left_out({"PWD": "/x"}, has_pwd=False) == ("PWD",)
+    assert left_out({"PWD": ""}, has_pwd=False) == ()
+
+
+def test_the_names_that_are_told_are_bounded() -> None:
+    told = left_out({f"X{number:05}": "" for number in range(10_000)})
+    assert told == tuple(f"X{number:05}" for number in range(policy.MAX_LEFT_OUT_CHARS // 6))
+    assert left_out({"A": "", "X" * (policy.MAX_LEFT_OUT_CHARS + 1): ""}) == ("A",)
 
 
 @pytest.mark.parametrize("pwd", ["", "relative", "/a/../b", "/a/./b", "/..", "/."])

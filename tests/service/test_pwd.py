@@ -112,5 +112,13 @@ def test_the_configuration_decides_before_the_caller(start_service: StartService
     service = with_links(start_service("root" if inside() else "user", fixed))
     link = f"{service.workspace}/link"
     with RawCaller(service) as caller:
-        caller.ask("-s", cwd=link, env={"PWD": link}).exit()
+        exit_ = caller.ask("-s", cwd=link, env={"PWD": link}, features=[]).exit()
         assert caller.text().startswith("/fixed ")
+    assert exit_["env_left_out"] == ["PWD"]
+
+
+def test_one_that_was_not_taken_is_told_to_who_asks_for_details(one: Service) -> None:
+    for pwd, told in ((f"{one.workspace}/link", None), ("/", ["PWD"]), ("", None)):
+        with RawCaller(one) as caller:
+            exit_ = caller.ask("-s", cwd=f"{one.workspace}/project", env={"PWD": pwd}, features=[]).exit()
+            assert exit_.get("env_left_out") == told, pwd

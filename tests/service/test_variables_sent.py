@@ -1,4 +1,4 @@
-"""Which variables of a caller reach its build, through a real daemon and a real make."""
+"""Which variables of a caller reach its build, through a real daemon and a real make; it is told of the others."""
 
 from __future__ import annotations
 
@@ -107,3 +107,42 @@ def test_by_default_makefiles_are_read_and_held(start_service: StartService) -> 
             assert text.startswith(f"MAKEFILES must be under workspace: {value.split()[-1]} is not under "), text
     finally:
         shutil.rmtree(elsewhere)
+
+
+# --- what does not, and is told ---------------------------------------------------------------------------------------
+
+SENT = {"CC": "gcc", "BOARD": "x1", "PATH": "/container", "MAKEFLAGS": "-k --jobserver-auth=3,4", "LC_ALL": "C"}
+
+
+def test_what_was_left_out_is_in_the_details_of_exit(start_service: StartService) -> None:
+    service = running(start_service)
+    assert asked(service, env=SENT, features=[])[1]["env_left_out"] == ["BOARD", "PATH"]
+    assert "env_left_out" not in asked(service, env={"CC": "gcc", "MAKEFLAGS": "-k"}, features=["details"])[1]
+    assert "env_left_out" not in asked(service, features=["details"])[1]
+
+
+def test_who_does_not_ask_for_details_is_told_as_before(start_service: StartService) -> None:
+    text, exit_ = asked(running(start_service), env=SENT)
+    assert exit_ == {"type": "exit", "code": 0, "timed_out": False}
+    assert "BOARD" not in text
+
+
+def test_a_refusal_leaves_nothing_out(start_service: StartService) -> None:
+    exit_ = asked(running(start_service), env=SENT, features=[], command="rm")[1]
+    assert exit_["error"]["kind"] == "not_allowed" and "env_left_out" not in exit_
+
+
+def test_a_check_tells_what_would_be_left_out_and_what_is_allowed(start_service: StartService) -> None:
+    service = running(start_service, {"allow": ["PATH", "LC_*"], "set": {"CC": "clang"}})
+    with RawCaller(service) as caller:
+        request = {"command": "make", "cwd": str(service.workspace), "env": SENT, "features": []}
+        exit_ = caller.ask(command=None, args=None, cwd=None, check=request).exit()
+    assert exit_["env_left_out"] == ["BOARD", "CC", "MAKEFLAGS", "PATH"]
+    assert exit_["check"]["env_allow"] == ["PATH", "LC_*"]
+
+
+def test_very_many_are_told_in_an_event_of_bounded_length(start_service: StartService) -> None:
+    service = running(start_service)
+    env = {f"X{number}_{'y' * 80}": "" for number in range(9000)}
+    told = asked(service, env=env, features=[])[1]["env_left_out"]
+    assert told == sorted(env)[: len(told)] and 150 < len(told) < 200

@@ -21,7 +21,7 @@ from . import catcher, client, inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, NoReturn, Optional, Sequence
+    from typing import Dict, List, NoReturn, Optional, Sequence, Set
 
 USAGE = (
     "usage: build-cli [--timeout SECONDS] [--socket PATH] [--request-id ID] [--env NAME=VALUE]..."
@@ -40,13 +40,17 @@ class UsageError(BuildError):
 
 
 class Options:
-    """What the command line says: a command to run, its name first, or an answer to print and nothing to run."""
+    """What the command line says: a command to run, its name first, or an answer to print and nothing to run.
+
+    `env` goes along; `asked` are the names of what was asked for, by --env or BUILD_SERVICE_ENV.
+    """
 
     def __init__(self) -> None:
         self.timeout_sec: "Optional[int]" = None
         self.socket_path: "Optional[str]" = None
         self.request_id: "Optional[str]" = None
         self.env: "Dict[str, str]" = {}
+        self.asked: "Set[str]" = set()
         self.fallback: "Optional[str]" = None
         self.stdio = ""
         self.command: "List[str]" = []
@@ -113,6 +117,7 @@ def parse_text(rest: "List[str]") -> Options:
         environ.get("BUILD_SERVICE_STDIO", ""), "BUILD_SERVICE_STDIO"
     )
     more = environ.get("BUILD_SERVICE_ENV", "").replace(",", " ").split()
+    options.asked = set(options.env).union(more)
     options.env = dict(client.forwarded(environ, more), **options.env)
     return options
 
@@ -150,10 +155,20 @@ def _run(options: Options) -> int:
             caught.finish()
             return _fail("invalid response from build-service: %s" % exc)
     caught.finish()
+    if exit_.env_left_out:
+        _tell_left_out(exit_, options)
     if exit_.timed_out:
         seconds = exit_.timeout_sec or options.timeout_sec
         write_all(2, b"build timed out after %ds\n" % seconds if seconds else b"build timed out\n")
     return exit_.code
+
+
+def _tell_left_out(exit_: events.Exit, options: Options) -> None:
+    from . import left_out  # at most one build in many needs it
+
+    names = left_out.telling(exit_.env_left_out, options.env, options.asked)
+    if names:
+        write_all(2, left_out.line(names).encode("utf-8") + b"\n")
 
 
 def request_of(options: Options, check: bool = False) -> requests.Request:

@@ -25,6 +25,11 @@ _JOBS_WITHOUT_LIMIT = "-j"
 _END_OF_OPTIONS = "--"
 _MAKEFLAGS_NAMES = ("MAKEFLAGS", "GNUMAKEFLAGS")
 _PWD = "PWD"
+_READ_ANEW = (*_MAKEFLAGS_NAMES, arguments.MAKEFILES, _PWD)
+"""What a build has from its caller in the host's words, not in the caller's; empty they are as good as not there."""
+
+MAX_LEFT_OUT_CHARS = 16 << 10
+"""How much of the names that are left out is told: what one who reads slowly has to take, with its last event."""
 
 
 class PolicyError(BuildError):
@@ -163,6 +168,27 @@ def host_pwd(plan: Plan, view: View) -> str | None:
 def _is_logical(path: str) -> bool:
     """Whether a PWD is one that a shell would go by (POSIX, pwd -L): absolute, without `.` and `..`."""
     return path.startswith("/") and not {".", ".."} & set(path.split("/"))
+
+
+def left_out(plan: Plan, request: Request, has_pwd: bool) -> tuple[str, ...]:
+    """Return the names of the variables that the caller sent and the build does not have, or not so: sorted, of
+    MAX_LEFT_OUT_CHARS at most. `has_pwd` tells whether the build has the caller's own PWD.
+
+    The service's own words for what the caller sent (see _READ_ANEW) are as good as the caller's.
+    """
+    asked = request.env or {}
+    names = [name for name, value in asked.items() if plan.environment.get(name) != value]
+    names = [name for name in names if name not in _READ_ANEW or (name not in plan.taken and asked[name].strip())]
+    if _PWD in plan.taken and asked[_PWD] and not has_pwd:
+        names.append(_PWD)
+    told: list[str] = []
+    room = MAX_LEFT_OUT_CHARS
+    for name in sorted(names):
+        room -= len(name)
+        if room < 0:
+            break
+        told.append(name)
+    return tuple(told)
 
 
 def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:

@@ -37,7 +37,8 @@ TOO_SLOW = f"build-service cannot serve this request: looking at its paths took 
 class Planned:
     """What is to run, the directory that it runs in, open, and the real name of the workspace that holds it.
 
-    `timeout_sec` is in seconds, and whole.
+    `timeout_sec` is in seconds, and whole. `left_out` names what the caller sent of its environment and the build has
+    not, or not so.
     """
 
     command: launch.Command
@@ -45,6 +46,7 @@ class Planned:
     cwd: paths.Directory
     workspace: str
     timeout_sec: int
+    left_out: tuple[str, ...]
 
 
 class Planning:
@@ -120,9 +122,10 @@ def plan(
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
         pwd = policy.host_pwd(plan, plan.views[index])
         name = pwd if pwd is not None and paths.leads_to(pwd, cwd) else cwd.real
+        left_out = policy.left_out(plan, request, name == pwd)
         command = _command(plan, args, makefiles, name)
         command = replace(command, niceness=request.niceness, limits=request.limits)
-        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec)
+        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec, left_out)
     except BaseException:
         cwd.close()
         raise

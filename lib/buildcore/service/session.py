@@ -242,9 +242,10 @@ class _Session:
             "args": planned.command.argv[1:],
             "timeout_sec": planned.timeout_sec,
             "commands": sorted(self._service.settings.build.commands),
+            "env_allow": self._service.settings.build.environment.allow,
         }
         self._log("debug", "build checked")
-        exit_ = events.Exit(0, request_id=self._request_id, check=answer)
+        exit_ = events.Exit(0, request_id=self._request_id, check=answer, env_left_out=planned.left_out)
         say_goodbye(self._connection, events.encode_exit(exit_, self._features is not None))
 
     def _run(self, command: launch.Command, planned: planner.Planned, caller: Caller) -> None:
@@ -278,7 +279,7 @@ class _Session:
             self._log_ending(ending)
 
         link = CallerLink(self._connection, self._reader)
-        link.describe_exit(self._request_id, planned.timeout_sec, self._features)
+        link.describe_exit(self._request_id, planned.timeout_sec, self._features, planned.left_out)
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)

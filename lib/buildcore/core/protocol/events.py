@@ -7,7 +7,7 @@ from .lines import Lines, ProtocolError, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Mapping, Optional, Tuple, Union
+    from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 MAX_EVENT_BYTES = 4 << 20
 """The longest event line that a client takes: 64 KiB of output stay below it however they are escaped."""
@@ -49,10 +49,13 @@ class Exit(Record):
     `signal` is the number of the signal that ended the build, `duration_ms` milliseconds, `timeout_sec` the
     timeout in force in seconds, `error` a (kind, message) pair where the service itself ended or refused the
     build, `check` a dict that says how a request that was only checked would be run. They are None where the
-    service did not say.
+    service did not say. `env_left_out` are the names of variables that the caller sent and the build had not, or not
+    with that value.
     """
 
-    __slots__ = ("check", "code", "duration_ms", "error", "request_id", "signal", "timed_out", "timeout_sec")
+    __slots__ = (
+        "check", "code", "duration_ms", "env_left_out", "error", "request_id", "signal", "timed_out", "timeout_sec",
+    )
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Exit(Record):
         request_id: "Optional[str]" = None,
         error: "Optional[Tuple[str, str]]" = None,
         check: "Optional[Dict[str, Any]]" = None,
+        env_left_out: "Sequence[str]" = (),
     ) -> None:
         self.code = code
         self.timed_out = timed_out
@@ -73,6 +77,7 @@ class Exit(Record):
         self.request_id = request_id
         self.error = error
         self.check = check
+        self.env_left_out = tuple(env_left_out)
 
 
 def encode_output(stream: str, data: bytes) -> bytes:
@@ -104,6 +109,8 @@ def encode_exit(exit_: Exit, details: bool = False) -> bytes:
                 fields[name] = getattr(exit_, name)
         if exit_.check is not None:
             fields["check"] = exit_.check
+        if exit_.env_left_out:
+            fields["env_left_out"] = list(exit_.env_left_out)
         if exit_.error is not None:
             fields["error"] = {"kind": exit_.error[0], "message": exit_.error[1]}
     return jsontext.encode(fields).encode("utf-8", "replace") + b"\n"
@@ -192,7 +199,7 @@ def _output_bytes(fields: "Mapping[str, Any]") -> bytes:
 
 def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
     code, error, request_id = fields.get("code"), fields.get("error"), fields.get("request_id")
-    check = fields.get("check")
+    check, left_out = fields.get("check"), fields.get("env_left_out")
     if not isinstance(code, int) or isinstance(code, bool):
         raise ResponseError("an exit event without a code")
     pair = None
@@ -207,6 +214,7 @@ def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
         request_id if isinstance(request_id, str) else None,
         pair,
         check if isinstance(check, dict) else None,
+        [name for name in left_out if isinstance(name, str)] if isinstance(left_out, list) else (),
     )
 
 
