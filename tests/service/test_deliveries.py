@@ -116,6 +116,7 @@ def test_one_delivery_too_many_in_all_ends_the_first_of_who_has_the_most(start_s
     with ExitStack() as stack:
         other = deliver(service, stack, "other", DEV2)
         callers = [deliver(service, stack, f"unread-{number}", DEV1) for number in range(3)]
+        service.daemon.await_log("WARN build_service: a caller did not read its output .*request_id=unread-0$")
         assert ends_early(callers[0])
         assert [caller.exit()["code"] for caller in [other, *callers[1:]]] == [0, 0, 0]
     assert at_rest(service.daemon)
