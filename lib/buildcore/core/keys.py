@@ -29,6 +29,7 @@ MAX_GRACE_SEC = 60
 MIN_LOG_BYTES = 4096
 MAX_LOG_BYTES = 1 << 40
 MAX_LOG_FILES = 1000
+MAX_UID = (1 << 32) - 2
 
 HINTS = MappingProxyType(
     {"build.make_path": 'list it in build.commands instead: [build.commands] make = "/usr/bin/make"'}
@@ -49,6 +50,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "build.workspace_root": values.read_workspace_root,
         "build.commands": values.read_commands,
         "build.groups": values.choice(*GROUPS),
+        "build.min_uid": values.integer("the lowest uid that is served", 0, MAX_UID),
         "build.no_new_privs": values.read_boolean,
         "build.timeouts.default_sec": values.integer("seconds", 1, MAX_TIMEOUT_SEC),
         "build.timeouts.max_sec": values.integer("seconds", 1, MAX_TIMEOUT_SEC),

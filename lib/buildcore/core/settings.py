@@ -27,7 +27,10 @@ GROUPS_PEER = "peer"
 GROUPS_LOGIN = "login"
 """A build's supplementary groups are the ones a fresh login of the account would get (initgroups(3))."""
 
-GROUPS = (GROUPS_PEER, GROUPS_LOGIN)
+GROUPS_COMMON = "common"
+"""A build's groups are those that its caller has and a fresh login of the account would get, and no other."""
+
+GROUPS = (GROUPS_PEER, GROUPS_LOGIN, GROUPS_COMMON)
 
 PLACEHOLDERS = ("user", "home", "workspace_root")
 """What a path template may name in braces."""
@@ -123,7 +126,10 @@ class Build:
     """The allowlist: the name that a caller asks for to the absolute path that is executed."""
 
     groups: str = GROUPS_PEER
-    """Where a build's supplementary groups come from: GROUPS_PEER or GROUPS_LOGIN."""
+    """Where a build's groups come from: one of GROUPS."""
+
+    min_uid: int | None = None
+    """The lowest uid that is served; None for the first that is no system account's (login.defs(5), UID_MIN)."""
 
     no_new_privs: bool = True
     """Whether set-user-ID programs lose their power inside a build (PR_SET_NO_NEW_PRIVS, prctl(2))."""

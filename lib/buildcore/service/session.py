@@ -52,7 +52,8 @@ class Service:
     """What every session of a service shares; `only_uid` is set when it serves one user alone.
 
     `open_files` is the soft limit of open descriptors that the service was started with, and that builds have.
-    `build_score` is the OOM score that builds start with.
+    `build_score` is the OOM score that builds start with. `min_uid` is the lowest uid that is served, `first_gid` the
+    lowest gid that is not the system's own.
     """
 
     settings: Settings
@@ -62,6 +63,8 @@ class Service:
     cgroup: str | None
     open_files: int
     build_score: int
+    min_uid: int
+    first_gid: int
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,14 @@ class _Session:
             self._seen = {"uid": peer.uid}
             self._uid = peer.uid
             self._origin = origin.describe(self._connection, peer.pid)
-            account = identity.account_of(peer.uid)
             only = self._service.only_uid
+            account = identity.account_of(peer.uid, self._service.min_uid if only is None else 0)
             if only is not None and peer.uid != only:
                 raise identity.IdentityError(f"this build-service serves uid {only} alone")
             if only is None:
                 ids = identity.identity_of(peer, account, self._service.settings.build.groups)
+                foreign = identity.foreign_groups(ids, account, self._service.first_gid)
+                self._origin["groups_of_others"] = list(foreign) or None
             else:
                 ids = identity.current()
         except BaseException:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..core.errors import BuildError
-from ..core.settings import GROUPS_PEER
+from ..core.settings import GROUPS_COMMON, GROUPS_PEER
 from . import linux
 
 _UCRED = struct.Struct("3i")
@@ -87,8 +87,8 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid, uid, gid, groups)
 
 
-def account_of(uid: int) -> Account:
-    """Return the account with this uid. Raises IdentityError for uid 0 and for a uid without an account.
+def account_of(uid: int, min_uid: int = 0) -> Account:
+    """Return the account with this uid. Raises IdentityError for uid 0, for one below `min_uid` or without an account.
 
     A rootful container's root is the host's root, which no build needs; a uid without account is as a rule a
     subordinate uid (subuid(5)) of a container that was started without `--userns=keep-id`.
@@ -101,16 +101,22 @@ def account_of(uid: int) -> Account:
         raise IdentityError(
             f"uid {uid} has no account on this host: start the container with --userns=keep-id"
         ) from None
+    if uid < min_uid:
+        raise IdentityError(f"{entry.pw_name} has uid {uid}: only those from {min_uid} on may build (build.min_uid)")
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
 
 
 def identity_of(peer: Peer, account: Account, groups: str) -> Identity:
-    """Return what the peer's build runs as: its own ids and, by `groups`, its own or its login's groups.
+    """Return what the peer's build runs as: its own uid and, by `groups`, its own or its login's groups, or both's.
 
-    `groups` is GROUPS_PEER or GROUPS_LOGIN; the login's groups (initgroups(3)) also stand in where the kernel
-    does not tell the peer's. Raises IdentityError where the login has more than a process can have: a build never
-    gets a part of them.
+    With GROUPS_PEER and GROUPS_LOGIN the gid is the peer's; the login's groups (initgroups(3)) also stand in for the
+    former where the kernel does not tell the peer's. With GROUPS_COMMON the build has no group that not both have, the
+    gid included: the peer's where the account is in that group, else the account's own where the peer has it. Raises
+    IdentityError where there is none, and where the login has more groups than a process can have: a build never gets a
+    part of them.
     """
+    if groups == GROUPS_COMMON:
+        return _in_common(peer, account)
     if groups == GROUPS_PEER and peer.groups is not None:
         return Identity(peer.uid, peer.gid, tuple(sorted(set(peer.groups))))
     login = tuple(sorted(set(os.getgrouplist(account.name, peer.gid))))
@@ -118,6 +124,37 @@ def identity_of(peer: Peer, account: Account, groups: str) -> Identity:
     if len(login) > most:
         raise IdentityError(f"{account.name} is in {len(login)} groups, and a process can have {most} at most")
     return Identity(peer.uid, peer.gid, login)
+
+
+def foreign_groups(identity: Identity, account: Account, first_gid: int) -> tuple[int, ...]:
+    """Return those of `identity`'s groups below `first_gid`, the system's own, that the account is not in.
+
+    Root of a rootful container, or who has CAP_SETGID otherwise, can have any before it connects.
+    """
+    of_the_system = {gid for gid in (identity.gid, *identity.groups) if gid < first_gid}
+    if not of_the_system:
+        return ()
+    return tuple(sorted(of_the_system - _login_groups(account)))
+
+
+def _in_common(peer: Peer, account: Account) -> Identity:
+    if peer.groups is None:
+        raise IdentityError('this kernel does not tell a caller\'s groups, which build.groups = "common" needs')
+    login = _login_groups(account)
+    if peer.gid in login:
+        gid = peer.gid
+    elif account.gid in peer.groups:
+        gid = account.gid
+    else:
+        raise IdentityError(
+            f"gid {peer.gid} is not a group of {account.name}, and the group of {account.name}, {account.gid},"
+            " is none of this process"
+        )
+    return Identity(peer.uid, gid, tuple(sorted(login.intersection(peer.groups))))
+
+
+def _login_groups(account: Account) -> set[int]:
+    return set(os.getgrouplist(account.name, account.gid))
 
 
 def current() -> Identity:

@@ -1,4 +1,6 @@
-"""Where a caller is, for the log: its process, its container, its SELinux label. Nothing is decided by it.
+"""Where a caller is, for the log: its process, its container and whose root that has, its SELinux label.
+
+Nothing is decided by it.
 
 A session calls it once. What the caller's pid says is what /proc shows at that moment; the uid, which decides, comes
 from `identity`. Must never fail: what cannot be told is left out.
@@ -17,11 +19,23 @@ _LABEL_BYTES = 1024
 
 
 def describe(connection: socket.socket, pid: int) -> dict[str, object]:
-    """Return the fields of a log line: `peer_pid`, `container`, `label`, each None where there is nothing to tell.
+    """Return the fields of a log line: `peer_pid`, `container`, `userns`, `label`, each None for nothing to tell.
 
-    `pid` is the peer's as the socket tells it, 0 when it cannot be seen from here.
+    `pid` is the peer's as the socket tells it, 0 when it cannot be seen from here. `userns` is "host" for a container
+    whose root is the host's: its users can be any user of the host.
     """
-    return {"peer_pid": pid or None, "container": _container(pid) if pid else None, "label": _label(connection)}
+    container = _container(pid) if pid else None
+    userns = "host" if container and has_all_ids(f"/proc/{pid}/uid_map") else None
+    return {"peer_pid": pid or None, "container": container, "userns": userns, "label": _label(connection)}
+
+
+def has_all_ids(uid_map: str) -> bool:
+    """Tell whether the user namespace that this file shows has each uid for itself (user_namespaces(7))."""
+    try:
+        with open(uid_map, encoding="ascii") as file:
+            return file.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return False
 
 
 def _container(pid: int) -> str | None:
