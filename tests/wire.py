@@ -210,23 +210,25 @@ def reap_adopted() -> None:
             os.waitpid(process.pid, 0)
 
 
-def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> bool:
-    """Waits until the daemon has no build and no session but those forked ahead; False when that does not come.
+def sleeps(daemon: Daemon) -> bool:
+    """Whether the daemon waits for something. Before, it may not have forked yet what a caller made it fork."""
+    return processes()[daemon.pid].state == "S"
 
-    It sleeps then: else the session that the last caller had could be taken for the one that is yet to be forked.
-    """
+
+def at_rest(daemon: Daemon, prefork: int = 1, seconds: float = PATIENCE_SEC) -> bool:
+    """Waits until the daemon has no build and no session but those forked ahead; False when that does not come."""
     deadline = time.monotonic() + seconds
     while True:
-        sleeps = processes()[daemon.pid].state == "S"
+        settled = sleeps(daemon)  # first: else the last caller's session may stand for the one that is yet to be forked
         below = descendants(daemon.pid)
-        if sleeps and len(below) == 1 + prefork:  # the log writer is the one more
+        if settled and len(below) == 1 + prefork:  # the log writer is the one more
             return True
         pids = []
         for process in below:
             with suppress(ProcessLookupError):
                 pids.append(os.pidfd_open(process.pid))
         left = max(0.0, deadline - time.monotonic())
-        patience = left if sleeps and len(below) > 1 + prefork else min(left, 0.01)  # of a fork to come nothing tells
+        patience = left if settled and len(below) > 1 + prefork else min(left, 0.01)  # of a fork to come nothing tells
         try:
             if len(pids) == len(below) and not select.select(pids, [], [], patience)[0] and not left:
                 return False
