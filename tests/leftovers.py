@@ -33,7 +33,7 @@ HOMES = "/home"
 SHALLOW = tuple(place for place in PRIVATE if place != HOMES)
 """Of these directories what is in them is looked at, and not what is below that."""
 
-FREE = ("/home/", "/root/")
+FREE = tuple(f"{place}/" for place in (HOMES, "/root"))
 """What is new below is no fault, and goes: builds write there, and programs to their user's home."""
 
 OF_THE_MACHINE = ("/etc/subuid", "/etc/subgid")

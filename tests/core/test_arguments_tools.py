@@ -147,8 +147,8 @@ install(CODE "message(\\"@@install ${CMAKE_CURRENT_BINARY_DIR}@@\\")")
 """
 CMAKE_SCRIPT = 'message("@@script ${CMAKE_CURRENT_LIST_FILE}@@")\n'
 
-_SOURCES = st.sampled_from("src other ./src ../work/other @/src sub/../src".split())
-_BUILDS = st.sampled_from("out ./out2 sub/out @/out3 ../work/out".split())
+_SOURCES = st.sampled_from("src other ./src ../tree/other @/src sub/../src".split())
+_BUILDS = st.sampled_from("out ./out2 sub/out @/out3 ../tree/out".split())
 _SCRIPTS = st.sampled_from("s.cmake ./t.cmake sub/s.cmake @/t.cmake".split())
 
 
@@ -176,7 +176,7 @@ CMAKE_WORDS = st.one_of(
 
 @pytest.fixture(scope="module")
 def cmake_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cmake") / "work"
+    root = tmp_path_factory.mktemp("cmake") / "tree"
     for source in ("src", "other", "home/src"):
         (root / source).mkdir(parents=True)
         (root / source / "CMakeLists.txt").write_text(CMAKE_LISTS)

@@ -97,7 +97,7 @@ class Machine:
 
     def path(self, inside: str | os.PathLike[str]) -> Path:
         """Where a file of the machine is found from out here, also below a mount of its own (/run, /tmp)."""
-        return Path(f"/proc/{self.init_pid}/root/{os.fspath(inside).lstrip('/')}")
+        return Path("/proc", str(self.init_pid), "root", os.fspath(inside).lstrip("/"))
 
     # --- running programs ---
 

@@ -10,7 +10,7 @@ from harness_world import ROOT
 from systemd.service import DEVELOPER, OWNER, SERVICE, SOCKET, Installed
 from test_documents import FENCE, INSTALL, README
 
-SOURCES = Path("/root/build-service")
+SOURCES = Path("/root") / "build-service"
 """Where the machine has them, for root."""
 
 
