@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..core import arguments
 from ..core.errors import BuildError
 from ..core.text import escape
-from .processes import SCARCE
+from .proctable import SCARCE
 
 _NOT_OPEN = -1
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
