@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import select
 import signal
 import socket
@@ -39,6 +40,16 @@ def call(name: str, *arguments: object) -> None:
         raise OSError(ctypes.get_errno(), name)
 
 
+def answer_of(work: Callable[[], Any]) -> Any:
+    """Does `work` in a forked child that has ended when this returns what it returned; looks for nothing below."""
+    reader, writer = os.pipe()
+    pid = fork(lambda: os.write(writer, pickle.dumps(work())))
+    os.close(writer)
+    assert exit_code(pid) == 0
+    with os.fdopen(reader, "rb") as pipe:
+        return pickle.loads(pipe.read(4096))
+
+
 def in_pid_namespace(work: Callable[[], Any]) -> Any:
     """Does `work` as the first process of a pid namespace with its own /proc, and returns what it returned."""
 
@@ -50,7 +61,7 @@ def in_pid_namespace(work: Callable[[], Any]) -> Any:
 
     def outside() -> Any:
         call("unshare", CLONE_NEWPID)
-        return in_child(first)
+        return answer_of(first)
 
     return in_child(outside)
 
@@ -67,9 +78,18 @@ def fork_as(pid: int, work: Callable[[], Any]) -> int:
     return made
 
 
-def in_own_session() -> None:
-    os.setsid()
-    wait_for_ever()
+def orphan_as(pid: int) -> int:
+    """Forks a child with this number that has a login session of its own when this returns, as builds have."""
+    reader, writer = os.pipe()
+
+    def work() -> None:
+        os.setsid()
+        os.write(writer, b"x")
+        wait_for_ever()
+
+    fork_as(pid, work)
+    os.read(reader, 1)
+    return pid
 
 
 class Remote:
@@ -169,7 +189,7 @@ def test_whose_parents_number_a_process_of_the_build_gets_while_one_looks(signum
             processes.signal_below(os.getpid(), signum)
             return exit_code(made[0])
 
-        ended = in_child(session)
+        ended = answer_of(session)
         return stranger.lives(), ended
 
     assert in_pid_namespace(work) == (True, -signum)
@@ -201,12 +221,12 @@ def test_whose_parents_number_an_orphan_gets_while_the_arbiter_has_one_look() ->
 
             looks = seek(os.getpid(), lambda: before("open", reads(NUMBER), take_the_number))
             os.read(asked, 1)
-            orphan = fork_as(NUMBER, in_own_session)
+            orphan = orphan_as(NUMBER)
             os.write(tell, b"x")
             assert exit_code(looks) == 0
             return exit_code(orphan)
 
-        ended = in_child(arbiter)
+        ended = answer_of(arbiter)
         return stranger.lives(), ended
 
     assert in_pid_namespace(work) == (True, -signal.SIGKILL)
@@ -231,7 +251,7 @@ def test_the_number_of_a_group_is_given_to_nobody_while_its_zombie_is_there() ->
         def start(answer: Callable[[], None]) -> int:
             answers.append(answer)
             outside.append(Remote(take=take_the_number))
-            return in_child(session)
+            return answer_of(session)
 
         def session() -> int:
             linux.set_child_subreaper()
@@ -265,7 +285,7 @@ def test_the_arbiter_has_no_group_signalled_as_it_may_reap_the_zombie_meanwhile(
         def start(answer: Callable[[], None]) -> int:
             answers.append(answer)
             outside.append(Remote(take=take_the_number))
-            return in_child(arbiter)
+            return answer_of(arbiter)
 
         def arbiter() -> int:
             linux.set_child_subreaper()
@@ -273,7 +293,7 @@ def test_the_arbiter_has_no_group_signalled_as_it_may_reap_the_zombie_meanwhile(
             told, tell = os.pipe()
             zombie = fork_as(NUMBER, os.setsid)
             os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
-            orphan = fork_as(OTHER, in_own_session)
+            orphan = orphan_as(OTHER)
 
             def have_it_reaped() -> None:
                 os.write(ask, b"x")
