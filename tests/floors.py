@@ -58,6 +58,9 @@ TOO_DEAR = {"argparse", "dataclasses", "inspect", "logging", "typing"}
 RARE = {"core.jsonplain"}
 """What the client imports only where it must."""
 
+LATER = {"caller.left_out"}
+"""What functions of the client import, after the build."""
+
 STANDARD_LIBRARY = getattr(sys, "stdlib_module_names", None) or {
     *sys.builtin_module_names,
     *(path.stem for path in Path(ast.__file__).parent.iterdir()),

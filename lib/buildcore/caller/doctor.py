@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.protocol.lines import ProtocolError
-from . import build_cli, client
+from . import build_cli, client, left_out
 
 try:
     import _socket as socket
@@ -224,6 +224,8 @@ def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
             exit_, said = _answer(connection)
             for finding in _judge(exit_, said, request.cwd):
                 yield finding
+            for finding in _environment(exit_, options):
+                yield finding
         except ProtocolError as exc:
             yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
         except OSError as exc:
@@ -244,7 +246,8 @@ def _answer(connection: client.Connection) -> Tuple[events.Exit, str]:
     for event in connection.events(wait):
         if isinstance(event, events.Exit):
             return event, said.decode("utf-8", "replace").strip()
-        said = (said + event.data)[:MAX_SAID_BYTES]
+        if isinstance(event, events.Output):
+            said = (said + event.data)[:MAX_SAID_BYTES]
     raise events.ResponseError("the connection ended before the build's exit")
 
 
@@ -280,6 +283,23 @@ def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
     )
     words = " ".join([str(check.get("program"))] + [str(word) for word in args])
     yield Finding("command", OK, "%s, for at most %s s" % (words, check.get("timeout_sec")), "")
+
+
+def _environment(exit_: events.Exit, options: build_cli.Options) -> Iterator[Finding]:
+    """Tell what of the variables that are sent a build would not have; an older service does not tell."""
+    allow = (exit_.check or {}).get("env_allow")
+    if not isinstance(allow, list):
+        return
+    allow = [str(name) for name in allow]
+    allowed = "the host allows %s" % " ".join(allow)
+    if not exit_.env_left_out:
+        yield Finding("environment", OK, "builds have all variables that are sent; %s" % allowed, "")
+        return
+    told = left_out.telling(exit_.env_left_out, options.env, options.asked)
+    missing = "; ".join(left_out.why_not(exit_.env_left_out, allow))
+    fix = "list them in build.environment.allow on the host, or give them as arguments of make"
+    state = WARNING if told else OK
+    yield Finding("environment", state, "builds have not all: %s; %s" % (missing, allowed), fix if told else "")
 
 
 def allowed_commands(socket_path: Optional[str] = None) -> List[str]:

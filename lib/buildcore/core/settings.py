@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from . import variables
 from .errors import BuildError
 
 SCHEMA_VERSION = "1"
@@ -79,21 +80,8 @@ class Timeouts:
 class Environment:
     """Which variables a build sees."""
 
-    allow: tuple[str, ...] = (
-        "PATH",
-        "HOME",
-        "USER",
-        "LANG",
-        "CC",
-        "CXX",
-        "CFLAGS",
-        "CXXFLAGS",
-        "LDFLAGS",
-        "PKG_CONFIG_PATH",
-        "MAKEFLAGS",
-        "PWD",
-    )
-    """Names that may reach a build; every other name is dropped."""
+    allow: tuple[str, ...] = variables.ACCOUNT + variables.BY_CUSTOM
+    """Names that may reach a build, and patterns such as `LC_*` for those of callers; every other name is dropped."""
 
     set: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """Name to value: what the service sets itself, whatever the caller sent."""

@@ -24,8 +24,9 @@ from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
-from ..system import cgroups, identity, linux, origin, paths, processes, signals
+from ..system import cgroups, identity, linux, origin, processes, signals
 from . import apart, launch, planner, supervisor
+from .handed import Handed
 from .link import STOPPING, CallerLink
 from .logs import Log
 from .place import Place
@@ -99,8 +100,9 @@ class _Session:
         self._service = service
         self._queue = queue
         self._reader = requests.RequestReader()
+        self._handed = Handed()
         self._request_id = os.urandom(8).hex()
-        self._details = False
+        self._features: tuple[str, ...] | None = None
         self._spoke = False
         self._leaves = False
         self._given_up = False  # on a thread: then nothing may follow but words
@@ -167,7 +169,7 @@ class _Session:
             while True:
                 event = self._reader.next_event()
                 if isinstance(event, requests.Request):
-                    self._details = event.details
+                    self._features = event.features
                     self._request_id = event.request_id or self._request_id
                     return event
                 if not selector.select(max(0.0, deadline - time.monotonic())):
@@ -180,7 +182,7 @@ class _Session:
 
     def _receive(self) -> None:
         try:
-            data = self._connection.recv(RECEIVE_BYTES)
+            data = self._handed.receive(self._connection, RECEIVE_BYTES)
         except BlockingIOError:
             return
         except ConnectionError as exc:
@@ -204,7 +206,7 @@ class _Session:
                 self._answer_check(planned, caller)
             else:
                 command = replace(planned.command, open_files=self._service.open_files)
-                self._run(command, planned.cwd, caller, planned.timeout_sec)
+                self._run(command, planned, caller)
         finally:
             planned.cwd.close()
 
@@ -217,7 +219,8 @@ class _Session:
             self._seen["cwd"] = cwd
 
         def work() -> planner.Planned:
-            return planner.plan(request, service.settings.build, account, service.environment, entered)
+            build = service.settings.build
+            return planner.plan(request, build, account, service.environment, entered, self._handed)
 
         planning = planner.Planning(work)
         try:
@@ -239,12 +242,13 @@ class _Session:
             "args": planned.command.argv[1:],
             "timeout_sec": planned.timeout_sec,
             "commands": sorted(self._service.settings.build.commands),
+            "env_allow": self._service.settings.build.environment.allow,
         }
         self._log("debug", "build checked")
-        exit_ = events.Exit(0, request_id=self._request_id, check=answer)
-        say_goodbye(self._connection, events.encode_exit(exit_, self._details))
+        exit_ = events.Exit(0, request_id=self._request_id, check=answer, env_left_out=planned.left_out)
+        say_goodbye(self._connection, events.encode_exit(exit_, self._features is not None))
 
-    def _run(self, command: launch.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
+    def _run(self, command: launch.Command, planned: planner.Planned, caller: Caller) -> None:
         service = self._service
         group = None if service.cgroup is None else cgroups.build_path(service.cgroup, os.getpid())
         no_new_privs = service.settings.build.no_new_privs
@@ -268,19 +272,20 @@ class _Session:
                     cgroups.remove(group)
 
         def started() -> None:
-            self._log("info", "build started", timeout_sec=timeout_sec, **self._origin)
+            self._log("info", "build started", timeout_sec=planned.timeout_sec, **self._origin)
 
         def ended(ending: endings.Ending) -> None:
             remove_group()
             self._log_ending(ending)
 
         link = CallerLink(self._connection, self._reader)
-        link.describe_exit(self._request_id, timeout_sec, self._details)
+        link.describe_exit(self._request_id, planned.timeout_sec, self._features, planned.left_out)
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)
         try:
-            build = launch.start(command, cwd.fd, become)
+            build = launch.start(command, planned.cwd.fd, become, planned.stdio)
+            self._handed.let_go()
             self._leaves = True
             ending = supervisor.supervise(command, build, link, self._queue, signal_all, started, ended, self._place)
             self._leaves = bool(ending.survivors)
@@ -319,7 +324,7 @@ class _Session:
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
         exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
-        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._details)
+        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._features is not None)
         say_goodbye(self._connection, answer)
 
     def _log(self, level: str, message: str, **fields: object) -> None:

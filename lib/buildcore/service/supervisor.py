@@ -22,6 +22,7 @@ from contextlib import suppress
 
 from ..core.endings import CANCELLED, COMPLETED, STOPPED, TIMED_OUT, Ending
 from ..core.ladder import KILL_ATTEMPTS, KILL_WAIT_SEC, Ladder
+from ..core.pauses import Pauses
 from ..core.timers import LONGEST_WAIT_SEC
 from ..system import processes, signals
 from .delivery import Delivery
@@ -88,6 +89,7 @@ class _Supervision:
         self._status: int | None = None  # of the main process, once it ended
         self._ended = 0.0
         self._ladder = Ladder(command.grace_sec)
+        self._pauses = Pauses(command.pause_sec)
         self._deadline: float | None = build.started + command.timeout_sec
         self._children_left = True
         self._finished = False
@@ -218,9 +220,31 @@ class _Supervision:
             self._watch_one(watched, 0)
 
     def _hear_caller(self) -> None:
-        wanted = self._link.cancellation()
-        if wanted is not None:
-            self._end(CANCELLED, signal.Signals(wanted))
+        for cancels, signum in self._link.said():
+            if cancels:
+                self._end(CANCELLED, signum)
+            elif self._status is None and not self._ladder.begun:
+                self._pass_on(signum)
+
+    def _pass_on(self, signum: signal.Signals) -> None:
+        """Send a signal that ends nothing: what a terminal sends to everything of the build, others to its first."""
+        if signum in (signal.SIGUSR1, signal.SIGUSR2):
+            self._signal_main(signum)
+            return
+        if signum in (signal.SIGSTOP, signal.SIGCONT):
+            if self._pauses.is_paused() == (signum == signal.SIGSTOP):
+                return
+            self._pause_clock(signum == signal.SIGSTOP)
+        with suppress(OSError):  # nothing to find them with
+            self._signal_all(signum)
+        if signum == signal.SIGSTOP:
+            self._link.stopped()
+
+    def _pause_clock(self, pause: bool) -> None:
+        now = time.monotonic()
+        seconds = self._pauses.begin(now) if pause else -self._pauses.end(now)
+        if self._deadline is not None:
+            self._deadline += seconds
 
     def _obey_deadline(self) -> None:
         if self._link.is_gone() and self._status is None:
@@ -276,6 +300,10 @@ class _Supervision:
         except OSError:  # nothing to find them with; this needs nothing, and there are more rungs
             self._signal_main_group(signum)
         self._deadline = time.monotonic() + wait_sec
+
+    def _signal_main(self, signum: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self._build.pid, signum)  # not reaped yet, so the number is still its own
 
     def _signal_main_group(self, signum: int) -> None:
         if self._status is None:  # not reaped yet, so the number is still its own

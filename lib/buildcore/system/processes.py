@@ -98,8 +98,9 @@ def kill_orphans(parent: int, known: Collection[int]) -> list[Process]:
 
 
 def signal_below(ancestor: int, signum: int) -> None:
-    """Send `signum` to everything below `ancestor`, and let it be heard: a stopped process is continued.
+    """Send `signum` to everything below `ancestor`. One that ends is heard: a stopped process is continued.
 
+    SIGSTOP comes pass by pass, until nothing new is found.
     SIGKILL comes in two strokes: all is stopped first, pass by pass, so that little forks away meanwhile. What
     forks and ends faster than one can look (each process gone before its pid was read) is met by its process
     group, which its dead show; only if each of those also moves to a session of its own, a control group alone
@@ -108,11 +109,25 @@ def signal_below(ancestor: int, signum: int) -> None:
     if signum == signal.SIGKILL:
         _kill_below(ancestor)
         return
+    if signum == signal.SIGSTOP:
+        _stop_below(ancestor)
+        return
     everything = descendants(ancestor)
     # Parents first, not the whole group at once: a make that sees its child end before it hears of the signal itself
     # may lose track of it ("wait: No child processes").
     signal_each(everything, signum)
-    signal_each(everything, signal.SIGCONT)
+    if signum not in (signal.SIGCONT, signal.SIGWINCH):
+        signal_each(everything, signal.SIGCONT)
+
+
+def _stop_below(ancestor: int) -> None:
+    found: set[Process] = set()
+    for _ in range(MAX_FREEZE_PASSES):
+        fresh = set(descendants(ancestor)) - found
+        if not fresh:
+            return
+        signal_each(fresh, signal.SIGSTOP)
+        found |= fresh
 
 
 def _kill_below(ancestor: int) -> None:
