@@ -41,7 +41,10 @@ ATTACKS = (
     ),
     tests("directories that change while they are checked, wild names", "service/hostile_paths"),
     tests("calls that fail, full disks, jumping clocks, killed processes", "service/faults"),
-    tests("more than one's share of connections and log lines, endless callers", "service/limits service/denial"),
+    tests(
+        "more than one's share of connections and log lines, endless callers",
+        "service/limits service/denial service/log_budgets",
+    ),
     tests(
         "requests, events and settings that are none",
         "core/requests core/events core/protocol core/keys system/config core/text",

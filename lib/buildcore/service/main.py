@@ -181,6 +181,7 @@ def _serve(
         cgroup=cgroups.delegated(),
         open_files=open_files,
         build_score=settled.build_score,
+        owner_of=subids.load().owner_of,
     )
     manager = notify.Manager(os.environ, os.getpid())
     arbiter.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)

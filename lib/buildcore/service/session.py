@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -52,7 +52,7 @@ class Service:
     """What every session of a service shares; `only_uid` is set when it serves one user alone.
 
     `open_files` is the soft limit of open descriptors that the service was started with, and that builds have.
-    `build_score` is the OOM score that builds start with.
+    `build_score` is the OOM score that builds start with. `owner_of` tells as whose a caller's uid counts.
     """
 
     settings: Settings
@@ -62,6 +62,7 @@ class Service:
     cgroup: str | None
     open_files: int
     build_score: int
+    owner_of: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class _Session:
         self._given_up = False  # on a thread: then nothing may follow but words
         self._seen: dict[str, object] = {}  # what is known of the caller so far, for the log
         self._origin: dict[str, object] = {}
-        self._uid = NOBODY.uid
+        self._owner = NOBODY.uid  # as whose the lines about this caller count
 
     def run(self) -> bool:
         """Return whether nothing of the build is left."""
@@ -122,7 +123,7 @@ class _Session:
             request = self._read_request()
             self._build(request, caller)
         except NoRequest:
-            self._service.log.debug("connection closed without a request", **self._seen)
+            self._service.log.by_caller(self._owner, "debug", "connection closed without a request", **self._seen)
         except BuildError as refusal:
             self._refuse(refusal)
         except OSError as exc:
@@ -138,7 +139,7 @@ class _Session:
         try:
             peer = identity.peer_of(self._connection)
             self._seen = {"uid": peer.uid}
-            self._uid = peer.uid
+            self._owner = self._service.owner_of(peer.uid)
             self._origin = origin.describe(self._connection, peer.pid)
             account = identity.account_of(peer.uid)
             only = self._service.only_uid
@@ -244,7 +245,8 @@ class _Session:
             "commands": sorted(self._service.settings.build.commands),
             "env_allow": self._service.settings.build.environment.allow,
         }
-        self._log("debug", "build checked")
+        known = {**self._seen, "request_id": self._request_id}
+        self._service.log.by_caller(self._owner, "debug", "build checked", **known)
         exit_ = events.Exit(0, request_id=self._request_id, check=answer, env_left_out=planned.left_out)
         say_goodbye(self._connection, events.encode_exit(exit_, self._features is not None))
 
@@ -295,7 +297,7 @@ class _Session:
             raise
         if link.has_backlog():
             self._service.log.refusal(
-                self._uid, "a caller did not read its output", **self._seen, request_id=self._request_id
+                self._owner, "a caller did not read its output", **self._seen, request_id=self._request_id
             )
         link.close()
 
@@ -320,7 +322,7 @@ class _Session:
     def _refuse(self, refusal: BuildError) -> None:
         """Tell the caller why nothing runs, in one line, and the log as well."""
         fields = {**self._seen, "reason": str(refusal), "kind": refusal.kind, "request_id": self._request_id}
-        self._service.log.refusal(self._uid, "build refused", **fields, **self._origin)
+        self._service.log.refusal(self._owner, "build refused", **fields, **self._origin)
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
         exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
@@ -329,7 +331,7 @@ class _Session:
 
     def _log(self, level: str, message: str, **fields: object) -> None:
         known = {**self._seen, **fields, "request_id": self._request_id}
-        getattr(self._service.log, level)(message, **known)
+        self._service.log.build(self._owner, level, message, **known)
 
 
 def say_goodbye(connection: socket.socket, answer: bytes) -> None:
