@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -20,11 +21,11 @@ from buildcore.core.limiter import LEAST_BYTES, LINES, WINDOW_SEC
 from buildcore.service import log_channel
 from daemon import Service
 from doctors import ctl, findings
-from harness import daemon_path, write_tree
+from harness import await_exit, daemon_path, write_tree
 from harness_world import DEV1, DEV2, User
 from own_log import finish, messages, opened
 from subordinate import in_user_namespace, subuid_file
-from wire import RawCaller, at_rest, limit
+from wire import RawCaller, at_rest, limit, session_ahead
 
 StartService = Callable[..., Service]
 OpenDirectory = Callable[..., Path]
@@ -177,6 +178,22 @@ def test_callers_for_whom_there_is_no_process_are_counted_too(start_service: Sta
     limit(service, "RLIMIT_NPROC", before)
     service.daemon.stop()
     assert_limited(service.daemon.log_lines(), "cannot serve a caller", service.caller.uid, LINES + 3, begin)
+
+
+def test_what_the_service_says_of_itself_is_limited_where_callers_can_repeat_it(
+    flavour: str, start_service: StartService
+) -> None:
+    """Sessions end by a signal one after the other, as where memory is scarce; whose fault it is nobody can tell."""
+    service = start_service(flavour)
+    service.daemon.await_log("build-service listens")
+    begin = time.monotonic()
+    for _ in range(LINES + 3):
+        idle = session_ahead(service)
+        os.kill(idle, signal.SIGKILL)
+        assert await_exit(idle)
+    assert at_rest(service.daemon)
+    service.daemon.stop()
+    assert_limited(service.daemon.log_lines(), "a session was killed", service.daemon.user.uid, LINES + 3, begin)
 
 
 @pytest.mark.needs_root

@@ -82,7 +82,8 @@ class Orphans:
         self._seeker = 0
         self._groups = {group for group in self._groups if os.path.isdir(group)}
         if os.WIFSIGNALED(status):
-            self._log.error("the look for what sessions left running was ended", signal=os.WTERMSIG(status))
+            signum = os.WTERMSIG(status)
+            self._log.by_callers("error", "the look for what sessions left running was ended", signal=signum)
         if status or self._again:
             self._timers.set(self._begin, time.monotonic() + (SCARCE_PAUSE_SEC if status else PAUSE_SEC))
 
@@ -95,7 +96,7 @@ class Orphans:
                 if pid == 0:
                     self._seek_and_end(arbiter)
         except OSError as exc:
-            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
+            self._log.by_callers("error", "cannot look for what a killed session left running", reason=exc.strerror)
             self._timers.set(self._begin, time.monotonic() + SCARCE_PAUSE_SEC)
         else:
             self._seeker = pid
@@ -112,9 +113,9 @@ class Orphans:
                 cgroups.remove(group, GROUP_SEC)
             names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known)]
             if names:
-                self._log.warn("ended what a killed session left running", processes=names)
+                self._log.by_callers("warn", "ended what a killed session left running", processes=names)
             status = 0
         except OSError as exc:
-            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
+            self._log.by_callers("error", "cannot look for what a killed session left running", reason=exc.strerror)
         finally:
             os._exit(status)

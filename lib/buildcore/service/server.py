@@ -93,7 +93,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             return super().get_request()
         except OSError as exc:
             if exc.errno in _EXHAUSTED:
-                self._service.log.error("cannot accept a caller", reason=exc.strerror)
+                self._service.log.by_callers("error", "cannot accept a caller", reason=exc.strerror)
                 self.leave_waiting(ACCEPT_PAUSE_SEC)
             raise
 
