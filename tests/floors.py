@@ -27,7 +27,7 @@ BELOW = {
 LOOKS_AT_THE_HOST = {"caller.doctor"}
 """What of the caller's side may import the system, as it examines the host that it runs on."""
 
-SHARED_BY_THE_SYSTEM = {"system.linux", "system.processes", "system.signals"}
+SHARED_BY_THE_SYSTEM = {"system.linux", "system.processes", "system.proctable", "system.signals"}
 """Single calls and facts; any other part of the operating system stands alone."""
 
 PURE = {

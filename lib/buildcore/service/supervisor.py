@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from ..core.descent import Process
 from ..core.endings import CANCELLED, COMPLETED, STOPPED, TIMED_OUT, Ending
 from ..core.ladder import KILL_ATTEMPTS, KILL_WAIT_SEC, Ladder
 from ..core.pauses import Pauses
@@ -36,6 +37,11 @@ def signal_below(signum: int) -> None:
     processes.signal_below(os.getpid(), signum)
 
 
+def left_below() -> list[Process]:
+    """Return what lives below this process, as far as it is to be seen."""
+    return processes.descendants(os.getpid())
+
+
 def supervise(
     command: Command,
     build: Build,
@@ -45,18 +51,20 @@ def supervise(
     started: Callable[[], None] = lambda: None,
     ended: Callable[[Ending], None] = lambda ending: None,
     place: Place | None = None,
+    left: Callable[[], list[Process]] = left_below,
 ) -> Ending:
     """Carry a forked build to its end and return how it ended; nothing of it runs any more then.
 
     `queue` catches SIGCHLD, and SIGTERM by which the service stops. `signal_all` sends a signal to everything
     of the build. `started` is called once, when it is on its way no more. `ended` is called once, as soon as nothing of
     the build runs: a slow reader may take its output for a while after that (`delivery`), and `place` is where that is
-    told. The build's pipes are closed in the end. Raises StartError, and calls neither, when the child says that it
-    cannot become the command. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
+    told. `left` returns what of the build lives on after the last rung. The build's pipes are closed in the end.
+    Raises StartError, and calls neither, when the child says that it cannot become the command. The calling process is
+    a subreaper (`linux.set_child_subreaper`) without other children.
     """
     # poll(2) needs no descriptor of its own, so that a machine without any cannot leave a started build alone.
     with selectors.PollSelector() as selector:
-        return _Supervision(command, build, link, queue, signal_all, started, ended, place, selector).run()
+        return _Supervision(command, build, link, queue, signal_all, started, ended, place, left, selector).run()
 
 
 class _Supervision:
@@ -72,6 +80,7 @@ class _Supervision:
         started: Callable[[], None],
         ended: Callable[[Ending], None],
         place: Place | None,
+        left: Callable[[], list[Process]],
         selector: selectors.BaseSelector,
     ) -> None:
         self._command = command
@@ -81,6 +90,7 @@ class _Supervision:
         self._delivery = Delivery(link, place)
         self._queue = queue
         self._signal_all = signal_all
+        self._left = left
         self._tell_started = started
         self._tell_ended = ended
         self._told_ended = False
@@ -313,8 +323,7 @@ class _Supervision:
     def _give_up(self) -> None:
         """Let go of what no SIGKILL ended, and remember its names."""
         try:
-            left = processes.descendants(os.getpid())
-            self._survivors = tuple(f"{process.name}[{process.pid}]" for process in left)
+            self._survivors = tuple(f"{process.name}[{process.pid}]" for process in self._left())
         except OSError as exc:
             self._survivors = (f"unknown: {exc.strerror}",)
         self._children_left = False

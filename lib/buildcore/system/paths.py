@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..core import arguments, openfiles
 from ..core.errors import BuildError
 from ..core.text import escape
-from .processes import SCARCE
+from .proctable import SCARCE
 
 _NOT_OPEN = -1
 _NOT_HANDED_OVER = "of what the caller has open, the build has standard input alone"
