@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ..core.timers import Timers
 from ..system import cgroups, processes, signals
+from . import sight
 from .children import SIGNALS
 from .logs import Log
 
@@ -111,7 +112,8 @@ class Orphans:
             signal.alarm(SEEK_SEC)
             for group in self._groups:
                 cgroups.remove(group, GROUP_SEC)
-            names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known)]
+            seen = sight.of_build()  # of those here that no group holds any more
+            names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known, seen)]
             if names:
                 self._log.by_callers("warn", "ended what a killed session left running", processes=names)
             status = 0

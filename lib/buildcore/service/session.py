@@ -19,13 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from .. import __version__
-from ..core import endings, policy
+from ..core import descent, endings, policy
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
 from ..system import cgroups, identity, linux, origin, processes, signals
-from . import apart, launch, planner, supervisor
+from . import apart, launch, planner, sight, supervisor
 from .handed import Handed
 from .link import STOPPING, CallerLink
 from .logs import Log
@@ -262,11 +262,16 @@ class _Session:
         def become() -> None:
             apart.become(caller.ids, no_new_privs, service.build_score, enter_group)
 
+        seen = sight.of_build(group)
+
         def signal_all(signum: int) -> None:
-            with identity.as_root():
-                if group is not None and signum == signal.SIGKILL:
+            if group is not None and signum == signal.SIGKILL:
+                with identity.as_root():
                     cgroups.kill(group)
-                processes.signal_below(os.getpid(), signum)
+            processes.signal_below(os.getpid(), signum, seen)
+
+        def left() -> list[descent.Process]:
+            return processes.descendants(os.getpid(), seen)
 
         def remove_group() -> None:
             with identity.as_root():
@@ -289,7 +294,9 @@ class _Session:
             build = launch.start(command, planned.cwd.fd, become, planned.stdio)
             self._handed.let_go()
             self._leaves = True
-            ending = supervisor.supervise(command, build, link, self._queue, signal_all, started, ended, self._place)
+            ending = supervisor.supervise(
+                command, build, link, self._queue, signal_all, started, ended, self._place, left
+            )
             self._leaves = bool(ending.survivors)
         except launch.StartError:
             self._leaves = _has_children()
