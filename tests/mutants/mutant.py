@@ -22,11 +22,15 @@ PROMISES = {
     "proportion": "a request costs time in proportion to its length, and none once its caller has gone",
     "shown": "what shows a log or an answer takes nothing in a value for anything else, and shows no control character",
     "log": "the log is its administrator's alone to read",
-    "waiting": "one caller cannot keep others waiting, nor fill the log",
+    "waiting": "one caller cannot keep others waiting",
+    "turned over": "a user's refusals and long lines have a tenth of the log at most in a day; no budget leaves out a "
+    "build, and what is left out is told. Only the number of its builds can turn it over",
     "faults": "a faulty machine costs a build at most, never the service",
     "reload": "a reload, a restart and an upgrade lose no caller",
     "ends": "a timeout, a cancel, a hang-up and the service's end end everything of a build, from its fork on; what "
     "cannot be ended is named",
+    "heard": "a signal for a build reaches all of it, whatever /proc hides from the service, and nobody else, whatever "
+    "pids are used again",
     "keys": "builds share no keys, with each other or with the service",
     "audit": "a build is on its caller's account in the audit trail",
     "memory": "when memory runs out the service lives",
