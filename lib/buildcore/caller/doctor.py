@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from ..core import namespaces
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.protocol.lines import ProtocolError
@@ -55,8 +56,10 @@ MOUNT_DIRECTORY = "start the container with -v /run/build-service:/run/build-ser
 KEEP_GROUPS = "start the container with --group-add keep-groups (crun obeys it, runc does not)"
 LOAD_MODULE = "on the host load build-service.cil, or start the container with --security-opt label=disable"
 
+ROOTLESS = "start the container rootless, as yourself, with --userns=keep-id"
+
 FIXES = {
-    "identity": "start the container rootless, as yourself, with --userns=keep-id",
+    "identity": ROOTLESS,
     "path": "build below your workspace, or tell the service how it is mounted: build.path_mapping",
     "path_mapping": "build.path_mapping on the host gives this account no workspace",
     "not_allowed": "add it to build.commands in the host's configuration, then systemctl reload build-service",
@@ -80,6 +83,8 @@ def examine(
     """
     if in_container():
         yield _wrapper(command[0])
+        for finding in _root():
+            yield finding
     works = False
     for finding in _service(command, socket_path):
         works = finding.state != FAILURE
@@ -335,6 +340,17 @@ def _wrapper(command: str) -> Finding:
     return Finding(
         "wrapper", WARNING, "%s is %s, the container's own" % (command, found), "put the wrapper before it on PATH"
     )
+
+
+def _root() -> Iterator[Finding]:
+    """Warn of a container whose root is the host's: whoever is root in it can build as any user of the host."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            uid_map = file.read()
+    except OSError:
+        return
+    if namespaces.has_the_host_s_uids(uid_map):
+        yield Finding("container", WARNING, "its root is the host's root, and can build as any user", ROOTLESS)
 
 
 def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:

@@ -48,6 +48,19 @@ def integer(unit: str, minimum: int, maximum: int) -> Reader:
     return read
 
 
+def uid_or(word: str, maximum: int) -> Reader:
+    """Return the reader of a uid, `maximum` at most, or of `word`."""
+
+    def read(value: object) -> int | str:
+        if value == word:
+            return word
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
+            raise must_be(f'a uid from 0 to {maximum}, or "{word}"', value)
+        return value
+
+    return read
+
+
 def choice(*choices: str) -> Reader:
     """Return the reader of one of `choices`, in whatever case it is written."""
 

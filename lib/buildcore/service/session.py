@@ -52,7 +52,8 @@ class Service:
     """What every session of a service shares; `only_uid` is set when it serves one user alone.
 
     `open_files` is the soft limit of open descriptors that the service was started with, and that builds have.
-    `build_score` is the OOM score that builds start with. `owner_of` tells as whose a caller's uid counts.
+    `build_score` is the OOM score that builds start with. `owner_of` tells as whose a caller's uid counts. `min_uid` is
+    the lowest uid that root's service builds for, `first_gid` the lowest gid that is not one of the host's own.
     """
 
     settings: Settings
@@ -63,6 +64,8 @@ class Service:
     open_files: int
     build_score: int
     owner_of: Callable[[int], int]
+    min_uid: int
+    first_gid: int
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,13 @@ class _Session:
             self._seen = {"uid": peer.uid}
             self._owner = self._service.owner_of(peer.uid)
             self._origin = origin.describe(self._connection, peer.pid)
-            account = identity.account_of(peer.uid)
             only = self._service.only_uid
+            account = identity.account_of(peer.uid, self._service.min_uid if only is None else 0)
             if only is not None and peer.uid != only:
                 raise identity.IdentityError(f"this build-service serves uid {only} alone")
             if only is None:
+                foreign = identity.foreign_groups(peer, account, self._service.first_gid)
+                self._origin["foreign_groups"] = foreign or None
                 ids = identity.identity_of(peer, account, self._service.settings.build.groups)
             else:
                 ids = identity.current()
