@@ -5,8 +5,8 @@ to hold the rewritten ones under the caller's workspace. Both use the same answe
 was checked and what the tool obeys cannot drift apart. Values in, values out: this module must never look
 at the file system, and it judges nothing; an argument list that the tool would refuse is not an error here.
 
-What is known: GNU make 4.2.1 to 4.4.1 (`make`, `gmake`), ninja (`ninja`) and CMake 3.20 to 3.31 (`cmake`).
-Any other command has no path options as far as this module knows, and only its working directory is checked.
+What is known: the tools of the table below, each in the versions that its module names. Any other command has no path
+options as far as this module knows, and only its working directory is checked.
 
 How the answer is checked, once the arguments were rewritten:
 
@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .tools import cmake, make, ninja
+from .tools import bazel, cargo, cmake, ctest, golang, make, meson, ninja, npm
 from .tools.make import MAKEFILES, makeflags_arguments, refers_to_variables
 from .tools.options import PathArgument, Role
 
@@ -60,6 +60,12 @@ _TOOLS: Mapping[str, _Tool] = {
     **dict.fromkeys(MAKE_COMMANDS, _Tool(make.paths, make.walks)),
     "ninja": _Tool(ninja.paths, ninja.walks),
     "cmake": _Tool(cmake.paths, cmake.walks),
+    "ctest": _Tool(ctest.paths, ctest.walks),
+    "meson": _Tool(meson.paths, meson.walks),
+    "cargo": _Tool(cargo.paths, cargo.walks),
+    "go": _Tool(golang.paths, golang.walks),
+    "npm": _Tool(npm.paths, npm.walks),
+    **dict.fromkeys(("bazel", "bazelisk"), _Tool(bazel.paths, bazel.walks)),
 }
 KNOWN_COMMANDS = tuple(_TOOLS)
 

@@ -10,6 +10,9 @@ import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+OPERAND = "PATH"
+"""Stands for the option of a path that has none."""
+
 
 class Role(enum.Enum):
     """What the tool does with a path, hence what the policy owes it. A path of any role is mapped."""
@@ -33,7 +36,7 @@ class PathArgument:
     value: str
     role: Role
     option: str
-    """The option by its usual name, for messages: "-C" for --directory, too; "PATH" for cmake's bare path, the name of
+    """The option by its usual name, for messages: "-C" for --directory, too; OPERAND for a bare path, the name of
     the variable in a definition."""
     expands_home: bool = False
     """Whether the tool puts a home directory in place of a `~` at the front of the value. Which directory
@@ -140,3 +143,86 @@ def directories(found: Sequence[PathArgument]) -> tuple[PathArgument, ...]:
 def last_directory(found: Sequence[PathArgument]) -> tuple[tuple[PathArgument, ...], ...]:
     """The walk of a tool that obeys the last of its directories only."""
     return (directories(found)[-1:],)
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a tool takes from its command line at once: an option with its value, or an operand (no option)."""
+
+    index: int
+    start: int
+    value: str
+    option: Option | None = None
+
+    def path(self, role: Role | None, name: str = OPERAND, expands_home: bool = False) -> Iterator[PathArgument]:
+        """The value as a path of `role`, if it is one."""
+        if role is not None and self.value:
+            yield PathArgument(self.index, self.start, self.value, role, name, expands_home)
+
+    def option_path(self, expands_home: bool = False) -> Iterator[PathArgument]:
+        """The value as the path that the option has, if it has one."""
+        if self.option is not None and not _is_dash(self.option, self.value):
+            yield from self.path(self.option.role, self.option.name, expands_home)
+
+
+def named_words(options: Mapping[str, Option], args: Sequence[str], begin: int = 0) -> Iterator[Word]:
+    """The words of a tool that knows its options by their whole names, dashes included: a value follows after "=", or
+    is the next argument, whatever that is."""
+    index = begin
+    while index < len(args):
+        name, equals, value = args[index].partition("=")
+        option = options.get(name)
+        if option is None or option.takes is Takes.NOTHING:
+            yield Word(index, 0, args[index], option)
+        elif equals or option.takes is Takes.MAYBE:
+            yield Word(index, len(name + equals), value, option)
+        else:
+            index += 1
+            yield Word(index, 0, args[index] if index < len(args) else "", option)
+        index += 1
+
+
+def letter_words(
+    short: Mapping[str, Option], long: Mapping[str, Option], args: Sequence[str], begin: int = 0
+) -> Iterator[Word]:
+    """The words of a tool that reads its arguments as clap of Rust and argparse of Python do.
+
+    Letters may be bundled; a value is attached to a letter, with or without "=", or follows a name after "=", or is the
+    next argument, unless that begins with a dash. After a "--" there are operands alone. What is no known option, and
+    no operand, is left out.
+    """
+    index = begin
+    while index < len(args) and args[index] != "--":
+        arg = args[index]
+        option, start = _with_value(short, long, arg)
+        if option is None:
+            if _is_operand(arg):
+                yield Word(index, 0, arg)
+        elif start is not None:
+            yield Word(index, start, arg[start:], option)
+        elif option.takes is Takes.VALUE and index + 1 < len(args) and _is_operand(args[index + 1]):
+            index += 1
+            yield Word(index, 0, args[index], option)
+        index += 1
+    for rest in range(index + 1, len(args)):
+        yield Word(rest, 0, args[rest])
+
+
+def _is_operand(arg: str) -> bool:
+    return arg == "-" or not arg.startswith("-")
+
+
+def _with_value(
+    short: Mapping[str, Option], long: Mapping[str, Option], arg: str
+) -> tuple[Option | None, int | None]:
+    """The option in `arg` that may have a value, and where the value begins if it is there."""
+    if arg.startswith("--"):
+        name, equals, _ = arg[2:].partition("=")
+        option = long.get(name)
+        return option, len("--" + name + "=") if equals and option is not None else None
+    if arg.startswith("-"):
+        for offset, letter in enumerate(arg[1:], start=2):
+            option = short.get(letter)
+            if option is not None and option.takes is not Takes.NOTHING:
+                return option, offset + arg.startswith("=", offset) if arg[offset:] else None
+    return None, None
