@@ -30,25 +30,18 @@ class CallerLink:
         self._hang_up = select.epoll()
         self._hang_up.register(connection.fileno(), 0)  # EPOLLHUP and EPOLLERR come unasked (epoll_ctl(2))
         self._backlog = bytearray()
-        self._unfinished: dict[str, bytes] = {}
+        self._unfinished = {events.STDOUT: b"", events.STDERR: b""}
         self._exit = events.Exit(0)
-        self._features: tuple[str, ...] | None = None
+        self._details = False
         self._taken = 0
         self._gone = False
         self._listening = True
 
-    def describe_exit(
-        self,
-        request_id: str,
-        timeout_sec: int,
-        features: tuple[str, ...] | None,
-        env_left_out: tuple[str, ...] = (),
-    ) -> None:
-        """Set what `exit` says beyond the ending itself, and what the caller understands (None: nothing)."""
+    def describe_exit(self, request_id: str, timeout_sec: int, details: bool) -> None:
+        """Set what the `exit` event says beyond the ending itself, and whether it says it (`details`)."""
         self._exit.request_id = request_id
         self._exit.timeout_sec = timeout_sec
-        self._exit.env_left_out = env_left_out
-        self._features = features
+        self._details = details
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -73,7 +66,7 @@ class CallerLink:
         self._backlog.clear()
 
     def send(self, stream: str, data: bytes) -> None:
-        data = self._unfinished.get(stream, b"") + data
+        data = self._unfinished[stream] + data
         end = events.whole_characters(data)
         self._unfinished[stream] = data[end:]
         if end:
@@ -92,11 +85,7 @@ class CallerLink:
         self._exit.timed_out = ending.reason == TIMED_OUT
         self._exit.signal = ending.signal
         self._exit.duration_ms = round(ending.duration_sec * 1000)
-        self._backlog += events.encode_exit(self._exit, self._features is not None)
-
-    def stopped(self) -> None:
-        if events.STOPPED in (self._features or ()):
-            self._backlog += events.encode_stopped()
+        self._backlog += events.encode_exit(self._exit, self._details)
 
     def flush(self) -> None:
         while self._backlog:
@@ -113,7 +102,7 @@ class CallerLink:
     def taken(self) -> int:
         return self._taken
 
-    def said(self) -> list[tuple[bool, signal.Signals]]:
+    def cancellation(self) -> int | None:
         try:
             data = self._connection.recv(RECEIVE_BYTES)
             self._listening = bool(data)
@@ -122,11 +111,11 @@ class CallerLink:
             pass
         except OSError:
             self.hang_up()
-        words = []
+        wanted = None
         while (event := self._reader.next_event()) is not None:
-            if not isinstance(event, requests.Request):
-                words.append((isinstance(event, requests.Cancel), signal.Signals["SIG" + event.signal]))
-        return words
+            if isinstance(event, requests.Cancel):
+                wanted = int(signal.Signals["SIG" + event.signal])
+        return wanted
 
     def close(self) -> None:
         """Give back the descriptor that this object made; the connection is its owner's."""

@@ -14,7 +14,6 @@ from typing import NoReturn
 
 from ..core.timers import Timers
 from ..system import cgroups, processes, signals
-from . import sight
 from .children import SIGNALS
 from .logs import Log
 
@@ -83,8 +82,7 @@ class Orphans:
         self._seeker = 0
         self._groups = {group for group in self._groups if os.path.isdir(group)}
         if os.WIFSIGNALED(status):
-            signum = os.WTERMSIG(status)
-            self._log.by_callers("error", "the look for what sessions left running was ended", signal=signum)
+            self._log.error("the look for what sessions left running was ended", signal=os.WTERMSIG(status))
         if status or self._again:
             self._timers.set(self._begin, time.monotonic() + (SCARCE_PAUSE_SEC if status else PAUSE_SEC))
 
@@ -97,7 +95,7 @@ class Orphans:
                 if pid == 0:
                     self._seek_and_end(arbiter)
         except OSError as exc:
-            self._log.by_callers("error", "cannot look for what a killed session left running", reason=exc.strerror)
+            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
             self._timers.set(self._begin, time.monotonic() + SCARCE_PAUSE_SEC)
         else:
             self._seeker = pid
@@ -112,12 +110,11 @@ class Orphans:
             signal.alarm(SEEK_SEC)
             for group in self._groups:
                 cgroups.remove(group, GROUP_SEC)
-            seen = sight.of_build()  # of those here that no group holds any more
-            names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known, seen)]
+            names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known)]
             if names:
-                self._log.by_callers("warn", "ended what a killed session left running", processes=names)
+                self._log.warn("ended what a killed session left running", processes=names)
             status = 0
         except OSError as exc:
-            self._log.by_callers("error", "cannot look for what a killed session left running", reason=exc.strerror)
+            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
         finally:
             os._exit(status)
