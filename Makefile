@@ -8,6 +8,8 @@
 # make differential  the argument walkers against the real make, ninja and cmake with COUNT=20000 command lines
 # make bench       what it costs: time, throughput, memory
 # make assurance   every attack at once, as the table of docs/ASSURANCE.md
+# make mutate      whether the tests would notice: faults put into copies of the tree, one at a time; slow, for the time
+#                  before a release; MUTANTS="keys 20-30" picks some by pattern or number
 # make soak        mixed builds of several users at once, and that nothing of them is left: BUILDS=500
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
@@ -132,6 +134,10 @@ bench: check-python
 .PHONY: assurance
 assurance: $(FUZZ_STAMP)
 	@$(VENV)/bin/python tests/assurance.py
+
+.PHONY: mutate
+mutate: $(VENV_STAMP)
+	@$(VENV)/bin/python -B tests/mutate.py $(MUTANTS)
 
 .PHONY: soak
 soak: check-python

@@ -27,7 +27,7 @@ BELOW = {
 LOOKS_AT_THE_HOST = {"caller.doctor"}
 """What of the caller's side may import the system, as it examines the host that it runs on."""
 
-SHARED_BY_THE_SYSTEM = {"system.linux", "system.processes", "system.signals"}
+SHARED_BY_THE_SYSTEM = {"system.linux", "system.processes", "system.proctable", "system.signals"}
 """Single calls and facts; any other part of the operating system stands alone."""
 
 PURE = {
@@ -57,6 +57,9 @@ TOO_DEAR = {"argparse", "dataclasses", "inspect", "logging", "typing"}
 
 RARE = {"core.jsonplain"}
 """What the client imports only where it must."""
+
+LATER = {"caller.left_out"}
+"""What functions of the client import, after the build."""
 
 STANDARD_LIBRARY = getattr(sys, "stdlib_module_names", None) or {
     *sys.builtin_module_names,

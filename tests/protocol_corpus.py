@@ -49,6 +49,8 @@ STREAMS = [
     b'{"type":"stdout","data":"\\ud800"}\n',
     b'{"type":"later"}\n{"type":"exit","code":true}\n',
     b'{"type":"exit","code":%s}\n' % (b"9" * 4000),
+    b'{"type":"exit","code":0,"env_left_out":["BOARD","\\udcff\\u001b",1,null]}\n',
+    b'{"type":"exit","code":0,"env_left_out":"BOARD"}\n',
     b"[" * 200000 + b"\n",
     b"\xff\n",
     b"{}\n",
@@ -92,6 +94,7 @@ def encoded(requests, events):
     yield events.encode_output("stdout", b"\x00\x1f\x7f\n\"\\\xc3\xa9")
     yield events.encode_output("stderr", b"\xff\xc3")
     yield events.encode_exit(events.Exit(124, True, 15, 12, 600, "id", ("timeout", "x")), True)
+    yield events.encode_exit(events.Exit(0, env_left_out=["BOARD", "\u00e9\x1b"]), True)
 
 
 def main(library):

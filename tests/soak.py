@@ -320,7 +320,7 @@ def log_faults(text: str, done: list[Done]) -> Iterator[str]:
         expected.update((what, one.request_id) for what in ([end] if end == "refused" else ["started", end]))
     found = Counter((match[1], match[2]) for match in map(ENDS.search, text.splitlines()) if match)
     missing, surplus = expected - found, found - expected
-    left_out = sum(map(int, re.findall(r"further refusals of a caller were left out .*lines=(\d+)", text)))
+    left_out = sum(map(int, re.findall(r"further lines of a caller were left out .*lines=(\d+)", text)))
     refusals = [key for key in missing if key[0] == "refused"]
     if len(refusals) != left_out:
         yield f"{len(refusals)} refusals have no line, and the log says that {left_out} were left out"

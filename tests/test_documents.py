@@ -6,6 +6,7 @@ They are read as their reader sees them: tables by their first column, programs 
 from __future__ import annotations
 
 import importlib
+import json
 import posixpath
 import re
 import subprocess
@@ -73,9 +74,11 @@ def codes(text: str) -> list[str]:
 
 
 def documented_keys() -> dict[str, str]:
-    """The configuration table: {dotted key: default, as TOML}."""
+    """The configuration table: {dotted key: default, as TOML}. One that is a list of its own is a table elsewhere."""
     table = [row for row in rows(CONFIGURATION) if len(row) == 3 and row[0].startswith("`")]
-    return {codes(key)[0]: codes(default)[0] for key, default, _ in table}
+    variables = [name for row in rows(section(CONFIGURATION, "Variables")) for name in codes(row[1])]
+    elsewhere = {"[below](#variables)": json.dumps(variables)}
+    return {codes(key)[0]: elsewhere.get(default) or codes(default)[0] for key, default, _ in table}
 
 
 def test_the_configuration_table_has_every_key_in_order_and_no_other() -> None:
@@ -106,7 +109,7 @@ def test_the_options_of_the_client_are_all_in_the_table_and_exist() -> None:
 
 @pytest.mark.parametrize("option", sorted(documented_options(USE) - {"--help", "--version"}))
 def test_the_client_takes_every_option_of_the_table(option: str) -> None:
-    value = {"--timeout": "5", "--env": "NAME=VALUE"}.get(option, "value")
+    value = {"--timeout": "5", "--env": "NAME=VALUE", "--stdio": "pass"}.get(option, "value")
     assert build_cli.parse([option, value, "make", "-j4"]).command == ["make", "-j4"]
 
 
@@ -210,11 +213,11 @@ def test_every_json_example_is_what_the_protocol_takes(text: str) -> None:
     for line in text.encode().splitlines(keepends=True):
         if b'"command"' in line:
             assert requests.parse_request(line.strip()).command == "make"
-        elif b'"cancel"' in line:
+        elif b'"cancel"' in line or b'"signal"' in line and b'"exit"' not in line:
             reader = requests.RequestReader()
             reader.receive_data(b'{"command":"make","cwd":"/"}\n' + line)
             assert isinstance(reader.next_event(), requests.Request)
-            assert reader.next_event() == requests.Cancel("INT")
+            assert reader.next_event() == (requests.Cancel("INT") if b'"cancel"' in line else requests.Signal("STOP"))
         else:
             stream = events.EventReader()
             stream.receive_data(line)

@@ -56,7 +56,7 @@ def source(page: str) -> str:
 
 @functools.lru_cache(maxsize=None)
 def shown(page: str) -> str:
-    done = run("man", "-l", DIRECTORY / page, MANWIDTH="500")
+    done = run("man", "-l", DIRECTORY / page, MANWIDTH="3000")
     assert done.returncode == 0, done.stderr
     return done.stdout
 

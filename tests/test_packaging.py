@@ -16,7 +16,7 @@ import pytest
 import harness
 import tools
 from daemon import Service
-from floors import LIBRARY, OF_THE_CLIENT, SHIPPED, floor_of
+from floors import LATER, LIBRARY, OF_THE_CLIENT, SHIPPED, floor_of
 from harness import BIN, SYSTEM_PATH, TREE, other_pythons, write_tree
 from harness_world import ROOT
 from test_documents import DOCUMENTS, links
@@ -135,7 +135,7 @@ def test_the_single_file_of_the_client_holds_what_the_client_imports_and_no_more
     with zipfile.ZipFile(programs / "build-cli") as archive:
         sources = {name for name in archive.namelist() if name.endswith(".py")}
         compiled = {name.partition("/")[2] for name in archive.namelist() if name.endswith(".pyc")}
-    needed = {SHIPPED.files[module].relative_to(LIBRARY).as_posix() for module in OF_THE_CLIENT}
+    needed = {SHIPPED.files[module].relative_to(LIBRARY).as_posix() for module in OF_THE_CLIENT | LATER}
     assert sources == {"__main__.py", *needed}
     assert compiled == {f"{source}c" for source in needed}
 

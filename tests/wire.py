@@ -78,9 +78,17 @@ class RawCaller:
 
     def ask(self, *args: str, **fields: Any) -> RawCaller:
         """Sends the request `make ARGS` in the workspace, with `fields` over or beside its fields (None: left out)."""
+        return self.send(self.line(*args, **fields))
+
+    def hand_over(self, numbers: Sequence[int], *args: str, **fields: Any) -> RawCaller:
+        """Sends the same with these descriptors along, whatever the request says of them."""
+        socket.send_fds(self.socket, [self.line(*args, **fields)], list(numbers))
+        return self
+
+    def line(self, *args: str, **fields: Any) -> bytes:
+        """The request as `ask` sends it."""
         request = {"command": "make", "args": list(args), "cwd": os.fspath(self._workspace), **fields}
-        line = json.dumps({name: value for name, value in request.items() if value is not None})
-        return self.send(line.encode() + b"\n")
+        return json.dumps({name: value for name, value in request.items() if value is not None}).encode() + b"\n"
 
     def next_event(self, seconds: float = PATIENCE_SEC) -> dict[str, Any] | None:
         """The next event, None at the end of the stream."""
@@ -124,7 +132,7 @@ class RawCaller:
 
 def output_bytes(event: dict[str, Any]) -> bytes:
     """The bytes that an output event carries, as the protocol has them."""
-    if event["type"] not in ("stdout", "stderr"):
+    if event["type"] not in ("stdout", "stderr", "output"):
         return b""
     if event.get("encoding") == "base64":
         return base64.b64decode(event["data_b64"], validate=True)

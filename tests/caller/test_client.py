@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from buildcore.core.protocol import requests
 from fake_server import FakeServer
 
 EXIT = b'{"type":"exit","code":0,"timed_out":false}\n'
@@ -112,7 +113,8 @@ def test_the_request_holds_what_the_protocol_says(fake: FakeServer) -> None:
     process.communicate()
     sent = request.pop("env")
     assert sent["CFLAGS"] == "-O1" and "SECRET" not in sent and "HOME" not in sent
-    assert request.pop("features")
+    assert request.pop("features") == ["details", "stopped"]
+    assert set(request.pop("limits")) <= set(requests.LIMITS)
     assert request == {
         "schema_version": "1",
         "command": "make",

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from container.podman import ENVIRONMENT, IMAGE, KEEP_ID, RUN_DIRECTORY, WORKSPACE, mounts, run
-from container.terminal import Terminal
 from container.world import PODMAN_USER, RUNTIME_DIRECTORY
 from daemon import Daemon
 from harness import write_tree
 from harness_world import ROOT
+from terminal import Terminal
 
 HOME = PODMAN_USER.home
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from container.podman import AS_USER, ENVIRONMENT, IMAGE, mounts, podman, run, running, succeeded
-from container.terminal import INTERRUPT, Terminal
 from container.world import PODMAN_USER
 from daemon import Daemon
 from harness import await_exit, await_file, write_tree
+from terminal import INTERRUPT, Terminal
 
 ENDLESS = "all:\n\t@echo $$$$ > running; exec sleep 600\n"
 """Tells the pid of its recipe on the host once that runs."""

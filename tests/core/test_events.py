@@ -26,6 +26,7 @@ EXITS = st.builds(
     request_id=maybe(PRINTABLE),
     error=maybe(st.tuples(PRINTABLE, PRINTABLE)),
     check=maybe(st.dictionaries(PRINTABLE, st.none() | st.booleans() | st.integers(0, 10**9) | st.lists(PRINTABLE))),
+    env_left_out=st.lists(PRINTABLE),
 )
 
 

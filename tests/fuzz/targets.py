@@ -104,7 +104,7 @@ def event_reader(data: bytes) -> None:
             assert outcome(events.EventReader(), [line], events.ResponseError)[0] == event
         else:
             assert 0 <= event.code <= 255
-            strings = "".join([event.request_id or "", *(event.error or ())])
+            strings = "".join([event.request_id or "", *(event.error or ()), *event.env_left_out])
             if event.check is None and not re.search("[\ud800-\udfff]", strings):
                 line = events.encode_exit(event, details=True)
                 assert outcome(events.EventReader(), [line], events.ResponseError) == [event]

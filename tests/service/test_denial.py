@@ -172,27 +172,35 @@ def test_a_request_without_end_is_refused_and_its_session_stays_small(ready: Ser
     assert at_rest(ready.daemon)
 
 
-@pytest.mark.parametrize("when", ["before the request", "in the request", "during the build"])
-def test_descriptors_that_a_caller_sends_are_closed_at_once_and_reach_nobody(when: str, ready: Service) -> None:
+@pytest.mark.parametrize("count", [3, PASSED_AT_ONCE])
+@pytest.mark.parametrize("before", [0, 20], ids=["before the request", "in the request"])
+def test_descriptors_that_a_request_does_not_name_are_closed_at_once_and_refused(
+    before: int, count: int, ready: Service
+) -> None:
+    reader, writer = os.pipe()
+    with RawCaller(ready) as caller:
+        line = json.dumps({"command": "make", "args": ["files"], "cwd": str(ready.workspace)}).encode() + b"\n"
+        caller.send(line[:before])
+        with suppress(ConnectionError):
+            socket.send_fds(caller.socket, [b" "], [writer] * count)
+            caller.send(line[before:])
+        os.close(writer)
+        assert select.select([reader], [], [], PATIENCE_SEC)[0] and os.read(reader, 1) == b""
+        os.close(reader)
+        assert caller.exit()["code"] == 1
+        assert re.fullmatch("invalid request: .*descriptors .*\n", caller.text())
+    assert at_rest(ready.daemon)
+
+
+def test_descriptors_that_a_caller_sends_during_its_build_are_closed_at_once_and_reach_nobody(ready: Service) -> None:
     reader, writer = os.pipe()
     session = session_ahead(ready)
     with Gate(ready.workspace, ready.caller) as gate, RawCaller(ready) as caller:
         line = json.dumps({"command": "make", "args": ["files"], "cwd": str(ready.workspace)}).encode() + b"\n"
-        passed = [writer] * PASSED_AT_ONCE
-        if when == "before the request":
-            for _ in range(20):
-                socket.send_fds(caller.socket, [b" "], passed)
-            caller.send(line)
-        elif when == "in the request":
-            for byte in range(20):
-                socket.send_fds(caller.socket, [line[byte : byte + 1]], passed)
-            caller.send(line[20:])
-        else:
-            caller.send(line)
+        caller.send(line)
         caller.await_output("listed\n")
-        if when == "during the build":
-            for _ in range(20):
-                socket.send_fds(caller.socket, [b" "], passed)
+        for _ in range(20):
+            socket.send_fds(caller.socket, [b" "], [writer] * PASSED_AT_ONCE)
         os.close(writer)
         # All copies are closed while the build runs: there is nobody any more who could write.
         assert select.select([reader], [], [], PATIENCE_SEC)[0] and os.read(reader, 1) == b""

@@ -217,6 +217,7 @@ def test_a_build_times_out_though_its_processes_cannot_be_looked_for(
             assert_ended(make)
             assert await_exit(session)
     assert lines_about(faulty, "late") == ["started", "timed out"]
+    assert "survivors" not in faulty.daemon.await_log("build timed out .*request_id=late")
     assert at_rest(faulty.daemon)
 
 

@@ -99,6 +99,7 @@ def test_what_make_would_compute_is_refused(one: Service) -> None:
 
 
 def test_one_that_may_not_be_sent_is_not_there(start_service: Callable[..., Service]) -> None:
-    service = start_service("root" if inside() else "user")
+    without = {"build": {"environment": {"allow": ["PATH", "MAKEFLAGS"]}}}
+    service = start_service("root" if inside() else "user", without)
     write_tree(service.workspace, {"Makefile": "all:\n\t@echo '$(MAKEFILES)'\n"}, service.caller)
     assert in_environment(service, "/etc/x.mk") == "\n"

@@ -19,7 +19,7 @@ from test_denial import SERVED_SEC, other, seconds_to_serve
 
 import daemon
 import harness
-from buildcore.system import linux, processes
+from buildcore.system import linux, processes, proctable
 from daemon import Service
 from forked import end, exit_code, fork, in_child, wait_for_ever
 from harness import PATIENCE_SEC, await_exit, popen_as, read_until, write_tree
@@ -175,7 +175,7 @@ def test_a_look_spares_the_known_and_the_younger_and_ends_the_rest_with_all_belo
         os.write(writer, b"\0")
         code = exit_code(seeker)
         ended = [await_exit(pid) for pid in (orphan, below[0].pid)]
-        spared = [processes.look_up(pid) is not None for pid in (known, younger)]
+        spared = [proctable.look_up(pid) is not None for pid in (known, younger)]
         for pid in (known, younger, orphan, below[0].pid):
             end(pid)
         return code, ended, spared
@@ -205,7 +205,7 @@ def test_a_look_whose_parent_has_ended_touches_nobody() -> None:
         exit_code(fork(look))
         os.write(writer, b"\0")
         pid, status = os.waitpid(-1, 0)
-        alive = pid != bystander and status == 0 and processes.look_up(bystander) is not None
+        alive = pid != bystander and status == 0 and proctable.look_up(bystander) is not None
         end(bystander)
         return alive
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import harness
-from buildcore.system import identity, linux, processes
+from buildcore.system import identity, linux, processes, proctable
 from forked import end, exit_code, fork, identity_of, in_child, running, wait_for_ever
 from harness_world import OUTSIDER
 
@@ -172,7 +172,7 @@ def test_a_zombie_is_no_living_process() -> None:
     with tree(grow) as grown:
         zombie, alive = map(int, grown.hear(2))
         assert Path(f"/proc/{zombie}").exists()
-        assert processes.look_up(zombie) is None
+        assert proctable.look_up(zombie) is None
         assert pids(processes.descendants(grown.root)) == [alive]
 
 
@@ -203,14 +203,14 @@ def test_a_process_without_its_first_thread_is_alive_and_is_ended() -> None:
 def test_a_name_may_hold_anything(name: bytes) -> None:
     with tree(lambda say: (set_name(name), tell_and_wait(say))) as grown:
         pid = int(grown.hear()[0])
-        found = processes.look_up(pid)
+        found = proctable.look_up(pid)
         assert found is not None
         assert (found.pid, found.parent) == (pid, grown.root)
         assert found.name == name.decode("utf-8", "replace")
 
 
 def test_a_pid_that_nobody_has_is_nobody() -> None:
-    assert processes.look_up(2**22 + 1) is None
+    assert proctable.look_up(2**22 + 1) is None
     assert processes.descendants(2**22 + 1) == []
 
 
@@ -283,7 +283,7 @@ def echo() -> Iterator[tuple[processes.Process, Callable[[], bool]]]:
     with running(work) as pid:
         os.close(answer)
         os.close(question)
-        found = processes.look_up(pid)
+        found = proctable.look_up(pid)
         assert found is not None
 
         def answers() -> bool:
@@ -307,7 +307,7 @@ def test_another_process_with_the_same_pid_is_spared() -> None:
 
 def test_a_process_that_is_gone_is_no_error() -> None:
     with running(wait_for_ever) as pid:
-        process = processes.look_up(pid)
+        process = proctable.look_up(pid)
         assert process is not None
     processes.signal_each([process], signal.SIGKILL)
 

@@ -17,20 +17,19 @@ except ImportError:
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
-from . import client
+from . import catcher, client, inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, NoReturn, Optional, Sequence
+    from typing import Dict, List, NoReturn, Optional, Sequence, Set
 
 USAGE = (
     "usage: build-cli [--timeout SECONDS] [--socket PATH] [--request-id ID] [--env NAME=VALUE]..."
-    " [--fallback PROGRAM] COMMAND [ARG]..."
+    " [--stdio events|pass] [--fallback PROGRAM] COMMAND [ARG]..."
 )
 ANSWERS = {"-h": USAGE, "--help": USAGE, "--version": "build-cli " + __version__}
 FAILURE = 1
 MAX_TIMEOUT_DIGITS = 9
-CANCEL_SIGNALS = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP"}
 IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 
 
@@ -41,14 +40,19 @@ class UsageError(BuildError):
 
 
 class Options:
-    """What the command line says: a command to run, its name first, or an answer to print and nothing to run."""
+    """What the command line says: a command to run, its name first, or an answer to print and nothing to run.
+
+    `env` goes along; `asked` are the names of what was asked for, by --env or BUILD_SERVICE_ENV.
+    """
 
     def __init__(self) -> None:
         self.timeout_sec: "Optional[int]" = None
         self.socket_path: "Optional[str]" = None
         self.request_id: "Optional[str]" = None
         self.env: "Dict[str, str]" = {}
+        self.asked: "Set[str]" = set()
         self.fallback: "Optional[str]" = None
+        self.stdio = ""
         self.command: "List[str]" = []
         self.answer: "Optional[str]" = None
 
@@ -65,7 +69,7 @@ def main(argv: "Sequence[str]") -> int:
     except BuildError as exc:
         return _fail(str(exc))
     except BrokenPipeError:
-        die_by(signal.SIGPIPE)
+        catcher.die_by(signal.SIGPIPE)
     except OSError as exc:
         return _fail("build-cli: %s" % (exc.strerror or exc))
 
@@ -78,7 +82,7 @@ def parse(argv: "Sequence[str]") -> Options:
 def parse_text(rest: "List[str]") -> Options:
     """The same for words in the protocol's text."""
     options = Options()
-    values = {"--timeout": "", "--socket": "", "--request-id": "", "--fallback": ""}
+    values = {"--timeout": "", "--socket": "", "--request-id": "", "--fallback": "", "--stdio": ""}
     while rest and rest[0].startswith("-"):
         name, equals, value = rest.pop(0).partition("=")
         if name in ANSWERS and not equals:
@@ -109,7 +113,11 @@ def parse_text(rest: "List[str]") -> Options:
     options.socket_path = values["--socket"] or None
     options.request_id = values["--request-id"] or None
     options.fallback = values["--fallback"] or None
+    options.stdio = _stdio(values["--stdio"], "--stdio") or _stdio(
+        environ.get("BUILD_SERVICE_STDIO", ""), "BUILD_SERVICE_STDIO"
+    )
     more = environ.get("BUILD_SERVICE_ENV", "").replace(",", " ").split()
+    options.asked = set(options.env).union(more)
     options.env = dict(client.forwarded(environ, more), **options.env)
     return options
 
@@ -122,6 +130,12 @@ def _timeout(value: str, name: str) -> "Optional[int]":
     return int(value)
 
 
+def _stdio(value: str, name: str) -> str:
+    if value not in ("", inherited.EVENTS, inherited.PASS):
+        raise UsageError("build-cli: %s takes events or pass" % name)
+    return value
+
+
 def _run(options: Options) -> int:
     try:
         connection = client.connect(options.socket_path)
@@ -132,18 +146,29 @@ def _run(options: Options) -> int:
             _fail("%s; running %s here" % (exc, options.fallback))
         _exec_locally(options.fallback, options.command)
     with connection:
-        catcher = _SignalCatcher(connection)
+        caught = catcher.SignalCatcher(connection)
         connection.send(request_of(options))
+        caught.sent()
         try:
-            exit_ = _relay(connection, catcher)
+            exit_ = _relay(connection, caught)
         except events.ResponseError as exc:
-            catcher.finish()
+            caught.finish()
             return _fail("invalid response from build-service: %s" % exc)
-    catcher.finish()
+    caught.finish()
+    if exit_.env_left_out:
+        _tell_left_out(exit_, options)
     if exit_.timed_out:
         seconds = exit_.timeout_sec or options.timeout_sec
         write_all(2, b"build timed out after %ds\n" % seconds if seconds else b"build timed out\n")
     return exit_.code
+
+
+def _tell_left_out(exit_: events.Exit, options: Options) -> None:
+    from . import left_out  # at most one build in many needs it
+
+    names = left_out.telling(exit_.env_left_out, options.env, options.asked)
+    if names:
+        write_all(2, left_out.line(names).encode("utf-8") + b"\n")
 
 
 def request_of(options: Options, check: bool = False) -> requests.Request:
@@ -154,6 +179,7 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         cwd = client.current_directory()
     except OSError as exc:
         raise UsageError("build-cli: cannot tell the current directory: %s" % exc.strerror) from exc
+    descriptors, merge_output = ([], False) if check else inherited.descriptors(options.stdio)
     return requests.Request(
         options.command[0],
         options.command[1:],
@@ -162,17 +188,24 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         options.request_id,
         options.env,
         umask & requests.MAX_UMASK,
-        ("details",),
+        ("details", events.STOPPED),
         check,
+        descriptors,
+        merge_output,
+        inherited.niceness(),
+        inherited.limits(),
     )
 
 
-def _relay(connection: client.Connection, catcher: "_SignalCatcher") -> events.Exit:
+def _relay(connection: client.Connection, caught: catcher.SignalCatcher) -> events.Exit:
     """Write the build's output where this process's own would go, until the build's exit."""
-    for event in connection.events(catcher.wait):
+    for event in connection.events(caught.wait):
         if isinstance(event, events.Exit):
             return event
-        write_all(1 if event.stream == events.STDOUT else 2, event.data)
+        if isinstance(event, events.Stopped):
+            caught.stop()
+            continue
+        write_all(2 if event.stream == events.STDERR else 1, event.data)
     raise events.ResponseError("the connection ended before the build's exit")
 
 
@@ -184,60 +217,6 @@ def write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             select.select((), (fd,), ())
-
-
-class _SignalCatcher:
-    """Turns ^C, SIGTERM and SIGHUP into the cancellation of the build.
-
-    The first one asks the service to end the build, so that what make says about it still comes through; the
-    next one ends this process at once, and hanging up ends the build. A signal that was ignored when this
-    process began (nohup) stays ignored.
-    """
-
-    def __init__(self, connection: client.Connection) -> None:
-        self._connection = connection
-        self._caught: "Optional[int]" = None
-        self._wakeup, alarm = os.pipe()
-        os.set_blocking(alarm, False)
-        signal.set_wakeup_fd(alarm)
-        for signum in CANCEL_SIGNALS:
-            if signal.getsignal(signum) != signal.SIG_IGN:
-                signal.signal(signum, self._cancel)
-
-    def wait(self, fd: int) -> None:
-        """Return when `fd` is readable, and let no signal pass unheard meanwhile.
-
-        Python calls its handlers between two steps of the program: one that comes just before a blocking call would
-        be heard only after it, so the call has to end by the descriptor that the C handler writes to.
-        """
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        poll.register(self._wakeup, select.POLLIN)
-        while True:
-            ready = [number for number, _ in poll.poll()]
-            if self._wakeup in ready:
-                os.read(self._wakeup, 64)
-            if fd in ready:
-                return
-
-    def _cancel(self, signum: int, frame: object) -> None:
-        if self._caught is not None:
-            die_by(signum)
-        self._caught = signum
-        self._connection.cancel(CANCEL_SIGNALS[signum])
-
-    def finish(self) -> None:
-        """Die by the signal that was caught, if one was: a shell must see what ended its command."""
-        if self._caught is not None:
-            die_by(self._caught)
-
-
-def die_by(signum: int) -> "NoReturn":
-    """End this process by the signal `signum`, as if it had never been caught (signal(7))."""
-    signal.signal(signum, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signum,))
-    os.kill(os.getpid(), signum)
-    os._exit(128 + signum)
 
 
 def _exec_locally(program: str, command: "Sequence[str]") -> "NoReturn":
@@ -273,5 +252,5 @@ def _fail(line: str) -> int:
         write_all(2, line.encode("utf-8", "surrogateescape") + b"\n")
     except OSError as exc:
         if exc.errno == errno.EPIPE:
-            die_by(signal.SIGPIPE)
+            catcher.die_by(signal.SIGPIPE)
     return FAILURE

@@ -11,7 +11,7 @@ from typing import Dict, List, Sequence
 from .. import __version__
 from ..core import jsontext
 from ..core.errors import BuildError
-from . import build_cli, client, doctor
+from . import build_cli, catcher, client, doctor
 
 USAGE = """\
 usage: build-ctl doctor [--json] [--socket PATH] [--config FILE] [COMMAND [ARG]...]
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     except BuildError as exc:
         return _fail([str(exc)])
     except BrokenPipeError:
-        build_cli.die_by(signal.SIGPIPE)
+        catcher.die_by(signal.SIGPIPE)
     except OSError as exc:
         return _fail(["build-ctl: %s" % (exc.strerror or exc)])
 

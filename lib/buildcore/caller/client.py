@@ -10,12 +10,14 @@ container. It must never send anything before it has a connection, so that a cal
 
 import errno
 import os
+import sys
 
 try:
     import _socket as socket  # what `socket` wraps: it saves the import of six modules at each start
 except ImportError:
     import socket  # type: ignore[no-redef]
 
+from ..core import variables
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 
@@ -28,16 +30,11 @@ SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
 RECEIVE_BYTES = 256 << 10
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
-FORWARDED_NAMES = frozenset(
-    "AR ARFLAGS AS ASFLAGS BISON CC CCACHE_DIR CCACHE_PREFIX CFLAGS CLICOLOR_FORCE"
-    " CMAKE_BUILD_PARALLEL_LEVEL CMAKE_BUILD_TYPE CMAKE_GENERATOR CMAKE_PREFIX_PATH CPATH CPP CPPFLAGS"
-    " CROSS_COMPILE CXX CXXFLAGS DEBUG DESTDIR DISTCC_HOSTS FC FFLAGS FLEX GCC_COLORS GOFLAGS JAVA_HOME"
-    " LANG LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LD LDFLAGS LDLIBS LEX LIBRARY_PATH MAKEFLAGS"
-    " NINJA_STATUS NM NO_COLOR OBJCOPY PKG_CONFIG PKG_CONFIG_PATH PREFIX RANLIB SOURCE_DATE_EPOCH STRIP"
-    " TERM TZ V VERBOSE YACC YFLAGS".split()
-)
-"""What of the caller's environment goes along: what builds read, and nothing that is a secret by habit.
-The service passes on only what its `build.environment.allow` names."""
+FORWARDED_NAMES = frozenset(variables.BY_CUSTOM + ("JAVA_HOME",))
+FORWARDED_PREFIXES = variables.prefixes(variables.BY_CUSTOM)
+"""What of the caller's environment goes along, by its name or by how that begins: what builds read, and nothing that is
+a secret by habit. The service passes on only what its `build.environment.allow` names; by default that is the same, but
+for JAVA_HOME, which an image sets to a place of its own."""
 
 
 class ConnectError(BuildError):
@@ -64,27 +61,41 @@ class Connection:
         self.close()
 
     def send(self, request: requests.Request) -> None:
-        """Send the request; raises RequestError when it is too long.
+        """Send the request, and along with it the standard descriptors of this process that it names.
 
-        A service that refuses before it has read everything closes its end: the refusal is then there to read.
+        Raises RequestError when it is too long. A service that refuses before it has read everything closes its end:
+        the refusal is then there to read.
         """
         line = requests.encode_request(request)
+        numbers = [requests.DESCRIPTORS.index(name) for name in request.descriptors]
         try:
+            if numbers:
+                packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+                line = line[self._socket.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]) :]
             self._socket.sendall(line)
         except (BrokenPipeError, ConnectionResetError):
             pass
 
     def cancel(self, signal: str = "TERM") -> None:
-        """Ask the service to end the build, first with `signal` (INT, TERM or HUP); events keep coming."""
+        """Ask the service to end the build, first with `signal` (HUP, INT, QUIT or TERM); events keep coming."""
+        self._say(requests.encode_cancel(signal))
+
+    def signal(self, name: str) -> None:
+        """Pass a signal on to the build, which goes on: one of PASSED_SIGNALS; STOP and CONT stop its clock too."""
+        self._say(requests.encode_signal(name))
+
+    def _say(self, line: bytes) -> None:
         try:
-            self._socket.send(requests.encode_cancel(signal))
+            self._socket.send(line)
         except OSError:
             pass  # the service is gone, or so far behind that closing the connection is the better word
 
     def events(
         self, wait: "Optional[Callable[[int], None]]" = None
-    ) -> "Iterator[Union[events.Output, events.Exit]]":
-        """Give the build's events as they come, an Exit last; raises ResponseError.
+    ) -> "Iterator[Union[events.Output, events.Stopped, events.Exit]]":
+        """Give the build's events as they come, an Exit last; Stopped only where the request named it as a feature.
+
+        Raises ResponseError.
 
         `wait` is called with the connection's descriptor before it is read, to return when it can be: for programs
         that have to hear signals meanwhile.
@@ -170,15 +181,16 @@ def run(
         for event in connection.events():
             if isinstance(event, events.Exit):
                 return event
-            if on_output is not None:
+            if on_output is not None and isinstance(event, events.Output):
                 on_output(event.stream, event.data)
     raise events.ResponseError("the connection ended before the build's exit")
 
 
 def forwarded(environ: "Mapping[str, str]", more: "Sequence[str]" = ()) -> "Dict[str, str]":
-    """Return the part of `environ` that goes along with a request: FORWARDED_NAMES, LC_* and the names `more`."""
+    """Return the part of `environ` that goes along with a request: FORWARDED_NAMES, those that begin with one of
+    FORWARDED_PREFIXES, and the names `more`."""
     wanted = FORWARDED_NAMES.union(more)
-    return {name: value for name, value in environ.items() if name in wanted or name.startswith("LC_")}
+    return {name: value for name, value in environ.items() if name in wanted or name.startswith(FORWARDED_PREFIXES)}
 
 
 def environment() -> "Dict[str, str]":

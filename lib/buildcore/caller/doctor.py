@@ -13,10 +13,11 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from ..core import namespaces
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.protocol.lines import ProtocolError
-from . import build_cli, client
+from . import build_cli, client, left_out
 
 try:
     import _socket as socket
@@ -55,8 +56,10 @@ MOUNT_DIRECTORY = "start the container with -v /run/build-service:/run/build-ser
 KEEP_GROUPS = "start the container with --group-add keep-groups (crun obeys it, runc does not)"
 LOAD_MODULE = "on the host load build-service.cil, or start the container with --security-opt label=disable"
 
+ROOTLESS = "start the container rootless, as yourself, with --userns=keep-id"
+
 FIXES = {
-    "identity": "start the container rootless, as yourself, with --userns=keep-id",
+    "identity": ROOTLESS,
     "path": "build below your workspace, or tell the service how it is mounted: build.path_mapping",
     "path_mapping": "build.path_mapping on the host gives this account no workspace",
     "not_allowed": "add it to build.commands in the host's configuration, then systemctl reload build-service",
@@ -80,6 +83,8 @@ def examine(
     """
     if in_container():
         yield _wrapper(command[0])
+        for finding in _root():
+            yield finding
     works = False
     for finding in _service(command, socket_path):
         works = finding.state != FAILURE
@@ -224,6 +229,8 @@ def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
             exit_, said = _answer(connection)
             for finding in _judge(exit_, said, request.cwd):
                 yield finding
+            for finding in _environment(exit_, options):
+                yield finding
         except ProtocolError as exc:
             yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
         except OSError as exc:
@@ -244,7 +251,8 @@ def _answer(connection: client.Connection) -> Tuple[events.Exit, str]:
     for event in connection.events(wait):
         if isinstance(event, events.Exit):
             return event, said.decode("utf-8", "replace").strip()
-        said = (said + event.data)[:MAX_SAID_BYTES]
+        if isinstance(event, events.Output):
+            said = (said + event.data)[:MAX_SAID_BYTES]
     raise events.ResponseError("the connection ended before the build's exit")
 
 
@@ -282,6 +290,23 @@ def _would_work(check: Dict[str, Any], cwd: str) -> Iterator[Finding]:
     yield Finding("command", OK, "%s, for at most %s s" % (words, check.get("timeout_sec")), "")
 
 
+def _environment(exit_: events.Exit, options: build_cli.Options) -> Iterator[Finding]:
+    """Tell what of the variables that are sent a build would not have; an older service does not tell."""
+    allow = (exit_.check or {}).get("env_allow")
+    if not isinstance(allow, list):
+        return
+    allow = [str(name) for name in allow]
+    allowed = "the host allows %s" % " ".join(allow)
+    if not exit_.env_left_out:
+        yield Finding("environment", OK, "builds have all variables that are sent; %s" % allowed, "")
+        return
+    told = left_out.telling(exit_.env_left_out, options.env, options.asked)
+    missing = "; ".join(left_out.why_not(exit_.env_left_out, allow))
+    fix = "list them in build.environment.allow on the host, or give them as arguments of make"
+    state = WARNING if told else OK
+    yield Finding("environment", state, "builds have not all: %s; %s" % (missing, allowed), fix if told else "")
+
+
 def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
     """Return the names that the service allows. Raises BuildError, when it refuses the caller too, and OSError."""
     # No command of this name can be allowed: the refusal, as any other answer, names those that are.
@@ -315,6 +340,17 @@ def _wrapper(command: str) -> Finding:
     return Finding(
         "wrapper", WARNING, "%s is %s, the container's own" % (command, found), "put the wrapper before it on PATH"
     )
+
+
+def _root() -> Iterator[Finding]:
+    """Warn of a container whose root is the host's: whoever is root in it can build as any user of the host."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            uid_map = file.read()
+    except OSError:
+        return
+    if namespaces.has_the_host_s_uids(uid_map):
+        yield Finding("container", WARNING, "its root is the host's root, and can build as any user", ROOTLESS)
 
 
 def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import values
 from .faults import ConfigError, Refused, bare_or_quoted, must_be, nearest
-from .settings import GROUPS, LEVELS, Settings, Timeouts
+from .settings import GROUPS, LEVELS, MIN_UID_OF_HOST, Settings, Timeouts
 from .text import escape
 from .values import Reader
 
@@ -29,6 +29,8 @@ MAX_GRACE_SEC = 60
 MIN_LOG_BYTES = 4096
 MAX_LOG_BYTES = 1 << 40
 MAX_LOG_FILES = 1000
+MAX_UID = (1 << 32) - 2
+"""The number after it means none (setuid(2))."""
 
 HINTS = MappingProxyType(
     {"build.make_path": 'list it in build.commands instead: [build.commands] make = "/usr/bin/make"'}
@@ -49,6 +51,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "build.workspace_root": values.read_workspace_root,
         "build.commands": values.read_commands,
         "build.groups": values.choice(*GROUPS),
+        "build.min_uid": values.uid_or(MIN_UID_OF_HOST, MAX_UID),
         "build.no_new_privs": values.read_boolean,
         "build.timeouts.default_sec": values.integer("seconds", 1, MAX_TIMEOUT_SEC),
         "build.timeouts.max_sec": values.integer("seconds", 1, MAX_TIMEOUT_SEC),

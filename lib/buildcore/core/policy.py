@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import join
 
-from . import arguments
+from . import arguments, variables
 from .errors import BuildError
 from .protocol.requests import Request
 from .settings import Build, Environment, Timeouts
@@ -24,6 +24,12 @@ _JOBSERVER_OPTIONS = ("--jobserver-auth", "--jobserver-fds")
 _JOBS_WITHOUT_LIMIT = "-j"
 _END_OF_OPTIONS = "--"
 _MAKEFLAGS_NAMES = ("MAKEFLAGS", "GNUMAKEFLAGS")
+_PWD = "PWD"
+_READ_ANEW = (*_MAKEFLAGS_NAMES, arguments.MAKEFILES, _PWD)
+"""What a build has from its caller in the host's words, not in the caller's; empty they are as good as not there."""
+
+MAX_LEFT_OUT_CHARS = 16 << 10
+"""How much of the names that are left out is told: what one who reads slowly has to take, with its last event."""
 
 
 class PolicyError(BuildError):
@@ -77,8 +83,13 @@ class Plan:
     umask: int
     timeout_sec: int
     grace_sec: int
+    pause_sec: int
     makefiles: str | None = None
     """What of `environment` is the caller's own MAKEFILES, which names files as its arguments do."""
+    pwd: str | None = None
+    """The caller's own PWD, an absolute path as it names it: the build's, where that leads to its directory."""
+    taken: frozenset[str] = frozenset()
+    """The names of all that `environment` has from the caller."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,8 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
     host_root = mapping.host_root(caller.name, caller.home, build.workspace_root)
     container_root = mapping.container_root(caller.name, caller.home, build.workspace_root)
     views = dict.fromkeys((View(container_root, host_root), View(host_root, host_root)))
+    asked = request.env or {}
+    taken = frozenset(variables.allowed(build.environment.allow, asked)).difference(build.environment.set)
     return Plan(
         command=request.command,
         program=_program(request.command, build.commands),
@@ -108,11 +121,14 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
         workspace=host_root,
         user=caller.name,
         home=caller.home,
-        environment=_environment(request.env or {}, build.environment, caller, inherited),
+        environment=_environment(asked, build.environment, caller, inherited),
         umask=DEFAULT_UMASK if request.umask is None else request.umask,
         timeout_sec=_timeout(request.timeout_sec, build.timeouts),
         grace_sec=build.timeouts.grace_sec,
-        makefiles=(request.env or {}).get(arguments.MAKEFILES) if _may_send_makefiles(build.environment) else None,
+        pause_sec=build.timeouts.max_sec,
+        makefiles=asked[arguments.MAKEFILES] if arguments.MAKEFILES in taken else None,
+        pwd=asked[_PWD] if _PWD in taken and _is_logical(asked[_PWD]) else None,
+        taken=taken,
     )
 
 
@@ -143,8 +159,36 @@ def _as_the_host_names_them(command: str, args: tuple[str, ...], plan: Plan, vie
     return tuple(arguments.rewrite(args, found, lambda path: view.to_host(_without_tilde(path, plan))))
 
 
-def _may_send_makefiles(environment: Environment) -> bool:
-    return arguments.MAKEFILES in environment.allow and arguments.MAKEFILES not in environment.set
+def host_pwd(plan: Plan, view: View) -> str | None:
+    """Return the host's name of what the caller calls its directory, to be compared with the directory itself; None for
+    none."""
+    return None if plan.pwd is None else view.to_host(plan.pwd)
+
+
+def _is_logical(path: str) -> bool:
+    """Whether a PWD is one that a shell would go by (POSIX, pwd -L): absolute, without `.` and `..`."""
+    return path.startswith("/") and not {".", ".."} & set(path.split("/"))
+
+
+def left_out(plan: Plan, request: Request, has_pwd: bool) -> tuple[str, ...]:
+    """Return the names of the variables that the caller sent and the build does not have, or not so: sorted, of
+    MAX_LEFT_OUT_CHARS at most. `has_pwd` tells whether the build has the caller's own PWD.
+
+    The service's own words for what the caller sent (see _READ_ANEW) are as good as the caller's.
+    """
+    asked = request.env or {}
+    names = [name for name, value in asked.items() if plan.environment.get(name) != value]
+    names = [name for name in names if name not in _READ_ANEW or (name not in plan.taken and asked[name].strip())]
+    if _PWD in plan.taken and asked[_PWD] and not has_pwd:
+        names.append(_PWD)
+    told: list[str] = []
+    room = MAX_LEFT_OUT_CHARS
+    for name in sorted(names):
+        room -= len(name)
+        if room < 0:
+            break
+        told.append(name)
+    return tuple(told)
 
 
 def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:
@@ -222,14 +266,15 @@ def _environment(
         "LOGNAME": caller.name,
         "SHELL": caller.shell or DEFAULT_SHELL,
         "PATH": inherited.get("PATH") or DEFAULT_PATH,
-        "PWD": "",
+        _PWD: "",
     }
     result: dict[str, str] = {}
     for name in environment.allow:
         if name in own:
             result[name] = own[name]
-        elif name in asked:
-            result[name] = _makeflags(asked[name], name) if name in _MAKEFLAGS_NAMES else asked[name]
-        elif name in inherited:
+        elif name in inherited:  # by its full name: what else the service has, a pattern must not give away
             result[name] = without_jobserver(inherited[name]) if name in _MAKEFLAGS_NAMES else inherited[name]
+    for name in variables.allowed(environment.allow, asked):
+        if name not in own:
+            result[name] = _makeflags(asked[name], name) if name in _MAKEFLAGS_NAMES else asked[name]
     return {**result, **environment.set}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from . import variables
 from .errors import BuildError
 
 SCHEMA_VERSION = "1"
@@ -26,7 +27,13 @@ GROUPS_PEER = "peer"
 GROUPS_LOGIN = "login"
 """A build's supplementary groups are the ones a fresh login of the account would get (initgroups(3))."""
 
-GROUPS = (GROUPS_PEER, GROUPS_LOGIN)
+GROUPS_COMMON = "common"
+"""A build's groups, the primary one included, are those that its caller has and its account is in, and no other."""
+
+GROUPS = (GROUPS_PEER, GROUPS_LOGIN, GROUPS_COMMON)
+
+MIN_UID_OF_HOST = "login.defs"
+"""The lowest uid that is served is the lowest that the host gives to people (UID_MIN, login.defs(5))."""
 
 PLACEHOLDERS = ("user", "home", "workspace_root")
 """What a path template may name in braces."""
@@ -79,21 +86,8 @@ class Timeouts:
 class Environment:
     """Which variables a build sees."""
 
-    allow: tuple[str, ...] = (
-        "PATH",
-        "HOME",
-        "USER",
-        "LANG",
-        "CC",
-        "CXX",
-        "CFLAGS",
-        "CXXFLAGS",
-        "LDFLAGS",
-        "PKG_CONFIG_PATH",
-        "MAKEFLAGS",
-        "PWD",
-    )
-    """Names that may reach a build; every other name is dropped."""
+    allow: tuple[str, ...] = variables.ACCOUNT + variables.BY_CUSTOM
+    """Names that may reach a build, and patterns such as `LC_*` for those of callers; every other name is dropped."""
 
     set: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """Name to value: what the service sets itself, whatever the caller sent."""
@@ -135,7 +129,10 @@ class Build:
     """The allowlist: the name that a caller asks for to the absolute path that is executed."""
 
     groups: str = GROUPS_PEER
-    """Where a build's supplementary groups come from: GROUPS_PEER or GROUPS_LOGIN."""
+    """Where a build's groups come from: one of GROUPS."""
+
+    min_uid: int | str = MIN_UID_OF_HOST
+    """The lowest uid that root's service builds for, or MIN_UID_OF_HOST; 0 has it build for every account but root."""
 
     no_new_privs: bool = True
     """Whether set-user-ID programs lose their power inside a build (PR_SET_NO_NEW_PRIVS, prctl(2))."""

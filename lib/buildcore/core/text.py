@@ -19,6 +19,9 @@ from typing import NamedTuple
 MAX_LINE_BYTES = 8192
 """The longest line, its newline included, in bytes of UTF-8."""
 
+SHORT_LINE_BYTES = 640
+"""A line of a build that is written shortened: room for what tells it, and for MIN_VALUE_BYTES of each long value."""
+
 MAX_FIELDS = 32
 """Fields in one line; the line says how many more there were."""
 
@@ -57,8 +60,17 @@ def field(value: object, limit: int = MAX_LINE_BYTES) -> str:
     return _scalar(value) or _string(_text(value), limit)
 
 
-def line(time_ms: int, level: str, target: str, message: str, fields: Mapping[str, object]) -> str:
-    """Return one record as one printable line without its newline, at most MAX_LINE_BYTES - 1 bytes of UTF-8.
+def line(
+    time_ms: int,
+    level: str,
+    target: str,
+    message: str,
+    fields: Mapping[str, object],
+    max_bytes: int = MAX_LINE_BYTES,
+) -> str:
+    """Return one record as one printable line without its newline, at most `max_bytes` - 1 bytes of UTF-8.
+
+    Less than MAX_LINE_BYTES can be kept only for so few fields that each long value has MIN_VALUE_BYTES in it.
 
     `time_ms` is in milliseconds since the epoch and is shown in UTC. A field that is None is left out. When
     the record is too long its longest parts are cut, the short ones stay whole. The form is the
@@ -68,7 +80,7 @@ def line(time_ms: int, level: str, target: str, message: str, fields: Mapping[st
     shown = [(f" {_string(name, MAX_NAME_BYTES)}=", value) for name, value in given[:MAX_FIELDS]]
     head = f"{_timestamp(time_ms)} {level.upper():>5} {_fit(target, MAX_NAME_BYTES, escape)}: "
     tail = f" fields_left_out={len(given) - MAX_FIELDS}" if len(given) > MAX_FIELDS else ""
-    room = MAX_LINE_BYTES - len("\n") - _size(head) - sum(_size(name) for name, _ in shown) - _size(tail)
+    room = max_bytes - len("\n") - _size(head) - sum(_size(name) for name, _ in shown) - _size(tail)
     sizes = [_size(_fit(message, MAX_LINE_BYTES, escape))] + [_size(field(value)) for _, value in shown]
     limit = _fair_limit(sizes, room)
     values = "".join(name + field(value, limit) for name, value in shown)

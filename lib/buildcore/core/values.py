@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from . import variables
 from .faults import Refused, bare_or_quoted, must_be, nearest, shown
 from .settings import PLACEHOLDERS, SCHEMA_VERSION
 
@@ -42,6 +43,19 @@ def integer(unit: str, minimum: int, maximum: int) -> Reader:
         # TOML tells true from 1; Python's bool is an int all the same.
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise must_be(f"a whole number of {unit} from {minimum} to {maximum}", value)
+        return value
+
+    return read
+
+
+def uid_or(word: str, maximum: int) -> Reader:
+    """Return the reader of a uid, `maximum` at most, or of `word`."""
+
+    def read(value: object) -> int | str:
+        if value == word:
+            return word
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
+            raise must_be(f'a uid from 0 to {maximum}, or "{word}"', value)
         return value
 
     return read
@@ -159,13 +173,15 @@ def _braced(name: str) -> str:
 
 
 def read_names(value: object) -> tuple[str, ...]:
-    """Read a list of names of environment variables."""
+    """Read a list of names of environment variables, and of patterns for them."""
     if not isinstance(value, list):
         raise must_be("a list of names", value)
     faults = []
     seen: set[object] = set()
     for name in value:
-        if not isinstance(name, str) or not _is_variable(name):
+        if isinstance(name, str) and "*" in name and not variables.is_pattern(name):
+            faults.append(("", f"{shown(name)} is no pattern: one is the beginning of a name and _*, such as KBUILD_*"))
+        elif not isinstance(name, str) or not (variables.is_name(name) or variables.is_pattern(name)):
             faults.append(("", f"{shown(name)} is not the name of an environment variable"))
         elif name in seen:
             faults.append(("", f"{shown(name)} stands there twice"))
@@ -180,7 +196,7 @@ def read_variables(value: object) -> Mapping[str, str]:
     """Read a table from names of environment variables to their values."""
 
     def read(name: str, inner: object) -> str:
-        if not _is_variable(name):
+        if not variables.is_name(name):
             raise Refused(("", "not the name of an environment variable"))
         text = _read_text(inner)
         if "\0" in text:
@@ -218,7 +234,3 @@ def _read_entries(value: object, wanted: str, read: Callable[[str, object], str]
     if faults:
         raise Refused(*faults)
     return MappingProxyType(entries)
-
-
-def _is_variable(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None

@@ -170,7 +170,7 @@ class Arbiter:
         try:
             self._children.fork_ahead(self._service.settings.service.prefork, self._server.serve_handed_over)
         except OSError as exc:
-            self._log.warn("cannot fork a session ahead", reason=exc.strerror)
+            self._log.by_callers("warn", "cannot fork a session ahead", reason=exc.strerror)
             self._timers.set(self._fork_ahead, time.monotonic() + FORK_PAUSE_SEC)
 
     def _let_go(self) -> None:
@@ -207,7 +207,7 @@ class Arbiter:
         """Take the wait status of a session, or of an orphan: what either leaves comes to this process."""
         known = pid in self._children.known()
         if os.WIFSIGNALED(status) and known:
-            self._log.error("a session was killed", pid=pid, signal=os.WTERMSIG(status))
+            self._log.by_callers("error", "a session was killed", pid=pid, signal=os.WTERMSIG(status))
         self._children.forget(pid)
         self._orphans.session_ended(pid, left=bool(status) or not known)
 

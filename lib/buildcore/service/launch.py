@@ -14,18 +14,20 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..core.errors import BuildError
-from ..core.protocol.events import STDERR, STDOUT
+from ..core.protocol.events import OUTPUT, STDERR, STDOUT
+from ..core.protocol.requests import DESCRIPTORS
 from ..core.text import escape
-from ..system import descriptors, signals
+from ..system import bounds, descriptors, signals
 
 PIPE_BYTES = 256 << 10
 
 TOO_MANY_PROCESSES = "the user has too many processes (RLIMIT_NPROC)"
 """What EAGAIN means when it comes from execve(2)."""
 
+_STATUS = "status"
 _STATUS_BYTES = 4096
 
 
@@ -39,8 +41,9 @@ class StartError(BuildError):
 class Command:
     """What to run: program (absolute path), argv with its name first, the whole environment, limits.
 
-    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds; `open_files` is the soft limit of open
-    descriptors (RLIMIT_NOFILE), None for that of this process.
+    `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds, and so is `pause_sec`, for which it may
+    stand still beside the former; `open_files` is the soft limit of open descriptors (RLIMIT_NOFILE), None for that of
+    this process; `niceness` and `limits` (`bounds`) bound it where they are stricter than what this process has.
     """
 
     program: str
@@ -50,6 +53,25 @@ class Command:
     timeout_sec: float
     grace_sec: float
     open_files: int | None = None
+    pause_sec: float = 0.0
+    niceness: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stdio:
+    """A build's standard descriptors: those that its caller `handed` over, by name; the others are the service's.
+
+    stdin is /dev/null then, stdout and stderr are pipes, a single one where they are `merged`.
+    """
+
+    handed: Mapping[str, int] = field(default_factory=dict)
+    merged: bool = False
+
+    def streams(self) -> tuple[str, ...]:
+        """Return the names of the pipes that it takes."""
+        wanted = tuple(stream for stream in (STDOUT, STDERR) if stream not in self.handed)
+        return (OUTPUT,) if self.merged and len(wanted) == 2 else wanted
 
 
 @dataclass
@@ -91,31 +113,36 @@ class Build:
         return StartError(escape(self._said.decode("utf-8", "replace")))
 
 
-def start(command: Command, directory: int, become: Callable[[], None]) -> Build:
+def start(command: Command, directory: int, become: Callable[[], None], stdio: Stdio | None = None) -> Build:
     """Fork a child that becomes `command` in the directory that the descriptor `directory` holds.
 
-    The child leads a session and a process group of its own, reads /dev/null, has default signals, no other
-    descriptor and `command.umask`; `become` drops its privileges just before execve(2). When any of that, or execve
-    itself, fails, the build tells it (`Build.hear`). Raises StartError when there can be no child.
+    The child leads a session and a process group of its own, has the standard descriptors of `stdio`, default signals,
+    no other descriptor and `command.umask`; `become` drops its privileges just before execve(2). When any of that, or
+    execve itself, fails, the build tells it (`Build.hear`). Raises StartError when there can be no child.
     """
-    ends: list[int] = []
+    stdio = stdio or Stdio()
+    reading: dict[str, int] = {}
+    writing: dict[str, int] = {}
     started = time.monotonic()
     try:
-        for make in (_pipe, _pipe, _status_pipe):
-            ends += make()
+        for stream in stdio.streams():
+            reading[stream], writing[stream] = _pipe()
+        reading[_STATUS], writing[_STATUS] = _status_pipe()
         with signals.held(signal.valid_signals()):  # none meets a handler of this process in the child
             pid = os.fork()
             if pid == 0:
-                out_read, out_write, err_read, err_write, status_read, status_write = ends
-                _run_child(command, directory, become, out_write, err_write, status_write)
+                merged = writing.get(OUTPUT, -1)
+                standard = {STDOUT: merged, STDERR: merged, **writing, **stdio.handed}
+                numbers = [standard.get(name, -1) for name in DESCRIPTORS]
+                _run_child(command, directory, become, numbers, writing[_STATUS])
     except OSError as exc:
-        for fd in ends:
+        for fd in (*reading.values(), *writing.values()):
             os.close(fd)
         raise StartError(escape(f"cannot start {command.argv[0]}: {exc.strerror}")) from exc
-    out_read, out_write, err_read, err_write, status_read, status_write = ends
-    for fd in (out_write, err_write, status_write):
+    for fd in writing.values():
         os.close(fd)
-    return Build(pid, {STDOUT: out_read, STDERR: err_read}, status_read, started)
+    status = reading.pop(_STATUS)
+    return Build(pid, reading, status, started)
 
 
 def why_not(program: str) -> str | None:
@@ -144,19 +171,22 @@ def _pipe() -> tuple[int, int]:
 
 
 def _run_child(
-    command: Command, directory: int, become: Callable[[], None], out: int, err: int, status: int
+    command: Command, directory: int, become: Callable[[], None], standard: list[int], status: int
 ) -> None:
     """Turn the forked child into the build, or report on `status` why not; never returns.
 
-    What is the service's is let go of before the drop, as the caller can hold the child from then on.
+    `standard` are the descriptors that are to be 0, 1 and 2; -1 stands for /dev/null. What is the service's is let go
+    of before the drop, as the caller can hold the child from then on.
     """
     step = "prepare"
     try:
         os.setsid()
         signals.restore_defaults()
-        directory, out, err, status = (_above_standard(fd) for fd in (directory, out, err, status))
         null = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((null, 0), (out, 1), (err, 2)):
+        directory, status, *standard = (
+            _above_standard(null if fd < 0 else fd) for fd in (directory, status, *standard)
+        )
+        for target, source in enumerate(standard):
             os.dup2(source, target, inheritable=True)
         step = "enter the directory for"
         os.fchdir(directory)
@@ -169,6 +199,9 @@ def _run_child(
         environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}
         step = "drop privileges for"
         become()
+        step = "set limits for"
+        bounds.be_nicer(command.niceness)
+        bounds.lower(command.limits)
         step = "run"
         os.execve(program, argv, environment)
     except BaseException as exc:

@@ -30,18 +30,25 @@ class CallerLink:
         self._hang_up = select.epoll()
         self._hang_up.register(connection.fileno(), 0)  # EPOLLHUP and EPOLLERR come unasked (epoll_ctl(2))
         self._backlog = bytearray()
-        self._unfinished = {events.STDOUT: b"", events.STDERR: b""}
+        self._unfinished: dict[str, bytes] = {}
         self._exit = events.Exit(0)
-        self._details = False
+        self._features: tuple[str, ...] | None = None
         self._taken = 0
         self._gone = False
         self._listening = True
 
-    def describe_exit(self, request_id: str, timeout_sec: int, details: bool) -> None:
-        """Set what the `exit` event says beyond the ending itself, and whether it says it (`details`)."""
+    def describe_exit(
+        self,
+        request_id: str,
+        timeout_sec: int,
+        features: tuple[str, ...] | None,
+        env_left_out: tuple[str, ...] = (),
+    ) -> None:
+        """Set what `exit` says beyond the ending itself, and what the caller understands (None: nothing)."""
         self._exit.request_id = request_id
         self._exit.timeout_sec = timeout_sec
-        self._details = details
+        self._exit.env_left_out = env_left_out
+        self._features = features
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -66,7 +73,7 @@ class CallerLink:
         self._backlog.clear()
 
     def send(self, stream: str, data: bytes) -> None:
-        data = self._unfinished[stream] + data
+        data = self._unfinished.get(stream, b"") + data
         end = events.whole_characters(data)
         self._unfinished[stream] = data[end:]
         if end:
@@ -85,7 +92,11 @@ class CallerLink:
         self._exit.timed_out = ending.reason == TIMED_OUT
         self._exit.signal = ending.signal
         self._exit.duration_ms = round(ending.duration_sec * 1000)
-        self._backlog += events.encode_exit(self._exit, self._details)
+        self._backlog += events.encode_exit(self._exit, self._features is not None)
+
+    def stopped(self) -> None:
+        if events.STOPPED in (self._features or ()):
+            self._backlog += events.encode_stopped()
 
     def flush(self) -> None:
         while self._backlog:
@@ -102,7 +113,7 @@ class CallerLink:
     def taken(self) -> int:
         return self._taken
 
-    def cancellation(self) -> int | None:
+    def said(self) -> list[tuple[bool, signal.Signals]]:
         try:
             data = self._connection.recv(RECEIVE_BYTES)
             self._listening = bool(data)
@@ -111,11 +122,11 @@ class CallerLink:
             pass
         except OSError:
             self.hang_up()
-        wanted = None
+        words = []
         while (event := self._reader.next_event()) is not None:
-            if isinstance(event, requests.Cancel):
-                wanted = int(signal.Signals["SIG" + event.signal])
-        return wanted
+            if not isinstance(event, requests.Request):
+                words.append((isinstance(event, requests.Cancel), signal.Signals["SIG" + event.signal]))
+        return words
 
     def close(self) -> None:
         """Give back the descriptor that this object made; the connection is its owner's."""

@@ -1,4 +1,4 @@
-"""What connects the log's senders and its writer, and what a packet on it is: one finished line, after a key or alone.
+"""What connects the log's senders and its writer, and what a packet on it is: one finished line, alone or an owner's.
 
     senders --- line by line, SOCK_SEQPACKET, MSG_DONTWAIT ---> writer ---> build-service.log, .1, .2 ...
             --- one byte for each dropped line, a pipe  ------>        `--> standard error, if asked
@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..core import text
 from ..system import descriptors
@@ -27,7 +28,7 @@ QUEUE_BYTES = 8 << 20
 DROP_PIPE_BYTES = 1 << 20
 """Drops that can be counted while the writer takes no notice of them, one byte each."""
 
-_MAX_PACKET_BYTES = text.MAX_LINE_BYTES + len("4294967295\0")
+_MAX_PACKET_BYTES = len("4294967295\0") + text.SHORT_LINE_BYTES + len("\0") + text.MAX_LINE_BYTES
 SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 _SO_SNDBUFFORCE = 32  # Linux's number (socket(7)); Python names it nowhere
@@ -113,18 +114,51 @@ def open_channel() -> Channel:
     return Channel(sender, receiver, drop_sender, drop_receiver)
 
 
+class Packet(NamedTuple):
+    """A line as it comes to the writer: `owner` is the uid as whose it counts, None for a line of the service's own.
+
+    `short` is the form of a build's line that is written when there is no room for all of it: a line that has one is
+    never left out.
+    """
+
+    owner: int | None
+    line: bytes
+    short: bytes | None
+
+
 def record(level: str, message: str, fields: dict[str, object]) -> bytes:
     """Return the record as it goes over the socket and into the file."""
-    now_ms = time.time_ns() // 1_000_000
-    return text.line(now_ms, level, TARGET, message, fields).encode("utf-8") + b"\n"
+    return _spelled(_now_ms(), level, message, fields)
 
 
-def keyed(uid: int, line: bytes) -> bytes:
-    """Return the packet of a line that counts as one of the caller's with this uid: see `core.limiter`."""
-    return b"%d\0" % uid + line
+def owners_record(owner: int, level: str, message: str, fields: dict[str, object]) -> bytes:
+    """Return the packet of a line that counts as one of this owner's, and may be left out: see `core.limiter`."""
+    return b"%d\0" % owner + record(level, message, fields)
 
 
-def key_and_line(packet: bytes) -> tuple[bytes, bytes]:
-    """Return the key of a packet, b"" for none, and its line."""
-    key, _, line = packet.rpartition(b"\0")  # no line holds a NUL
-    return key, line
+def build_record(owner: int, level: str, message: str, fields: dict[str, object]) -> bytes:
+    """Return the packet of a line about this owner's build: it is not left out, but may be shortened."""
+    now_ms = _now_ms()
+    line = _spelled(now_ms, level, message, fields)
+    # Cut here and not from the line: what was cut off is to be told of the values.
+    cut = len(line) > text.SHORT_LINE_BYTES
+    short = _spelled(now_ms, level, message, fields, text.SHORT_LINE_BYTES) if cut else b""
+    return b"%d\0%s\0%s" % (owner, short, line)
+
+
+def unpacked(packet: bytes) -> Packet:
+    """Return what `record`, `owners_record` or `build_record` made."""
+    *keys, line = packet.split(b"\0")  # no line holds a NUL
+    if not keys:
+        return Packet(None, line, None)
+    return Packet(int(keys[0]), line, (keys[1] or line) if len(keys) > 1 else None)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _spelled(
+    now_ms: int, level: str, message: str, fields: dict[str, object], max_bytes: int = text.MAX_LINE_BYTES
+) -> bytes:
+    return text.line(now_ms, level, TARGET, message, fields, max_bytes).encode("utf-8") + b"\n"

@@ -8,18 +8,18 @@ hands.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import select
 import signal
 import time
 from typing import NoReturn
 
-from ..core.limiter import Limiter
+from ..core.budgets import OTHERS
+from ..core.limiter import LeftOut, Limiter
 from ..core.settings import Logging
 from ..system import descriptors
 from ..system.signals import SignalQueue
-from .log_channel import Channel, key_and_line, record
+from .log_channel import Channel, record, unpacked
 from .log_outputs import FILE_NAME, Console, Counted, File, drop_line, reason_of
 
 RETIRE = signal.SIGUSR1
@@ -86,7 +86,7 @@ class _Writer:
     """Carries lines from the channel to the outputs until no sender is left; it sleeps in poll(2)."""
 
     def __init__(self, config: Logging, channel: Channel) -> None:
-        self._limiter = Limiter()
+        self._limiter = Limiter(config.max_bytes * config.max_files)
         self._channel = channel
         self._path = os.path.join(config.directory, FILE_NAME)
         self._console = Counted(Console(descriptors.STDERR), lambda exc: None)
@@ -107,8 +107,8 @@ class _Writer:
             more = self._write_batch()
             # When the last sender is gone, all that it ever counted is in the pipe.
             self._report_drops()
-            self._report_left_out(time.monotonic())
-        self._report_left_out(math.inf)
+            self._tell(self._limiter.take_left_out(time.monotonic()))
+        self._tell(self._limiter.take_all())
         for output in self._outputs:
             output.report()
 
@@ -122,19 +122,23 @@ class _Writer:
         return True
 
     def _take(self, packet: bytes) -> None:
-        key, line = key_and_line(packet)
-        if not key:
+        owner, line, short = unpacked(packet)
+        if owner is None:
             self._put(line)
             return
         now = time.monotonic()
-        self._report_left_out(now)
-        if self._limiter.admits(key, now):
+        if short is not None:
+            self._put(line if self._limiter.admits_whole(owner, len(line), len(short), now) else short)
+            return
+        self._tell(self._limiter.take_left_out(now))
+        if self._limiter.admits(owner, len(line), now):
             self._put(line)
 
-    def _report_left_out(self, now: float) -> None:
-        for key, count in self._limiter.take_left_out(now):
-            fields: dict[str, object] = {"uid": int(key), "lines": count}
-            self._put(record("warn", "further refusals of a caller were left out", fields))
+    def _tell(self, left_out: list[LeftOut]) -> None:
+        for owner, lines, size in left_out:
+            who = "other callers" if owner is OTHERS else "a caller"
+            fields: dict[str, object] = {"uid": owner, "bytes": size, "lines": lines}
+            self._put(record("warn", f"further lines of {who} were left out", fields))
 
     def _report_drops(self) -> None:
         drops, at_least = self._channel.take_drops()

@@ -18,7 +18,7 @@ from ..core.errors import BuildError
 from ..core.settings import LEVELS, Logging
 from ..system import descriptors, signals
 from . import log_writer
-from .log_channel import Channel, keyed, open_channel, record
+from .log_channel import Channel, build_record, open_channel, owners_record, record
 from .log_outputs import File, reason_of
 
 WRITER_SEC = 5.0
@@ -51,9 +51,23 @@ class Log:
     def warn(self, message: str, /, **fields: object) -> None:
         self._send("warn", message, fields)
 
-    def refusal(self, uid: int, message: str, /, **fields: object) -> None:
-        """Like `warn`, for what a caller with this uid can bring about as often as it likes: see `limiter`."""
-        self._send("warn", message, fields, uid)
+    def refusal(self, owner: int, message: str, /, **fields: object) -> None:
+        """Like `warn`, for what a caller that counts as `owner` can bring about as often as it likes."""
+        self.by_caller(owner, "warn", message, **fields)
+
+    def by_caller(self, owner: int, level: str, message: str, /, **fields: object) -> None:
+        """The same with any level: a line that may be left out, and is counted then. See `core.limiter`."""
+        if self._takes(level):
+            self._channel.send(owners_record(owner, level, message, fields))
+
+    def by_callers(self, level: str, message: str, /, **fields: object) -> None:
+        """The same for what callers can have repeated and nobody can tell which of them: as the service's own user."""
+        self.by_caller(os.getuid(), level, message, **fields)
+
+    def build(self, owner: int, level: str, message: str, /, **fields: object) -> None:
+        """For the start and the end of a build whose caller counts as `owner`: never left out, shortened if need be."""
+        if self._takes(level):
+            self._channel.send(build_record(owner, level, message, fields))
 
     def info(self, message: str, /, **fields: object) -> None:
         self._send("info", message, fields)
@@ -103,10 +117,12 @@ class Log:
         with suppress(ChildProcessError):  # the arbiter's own reaping came first
             signals.await_child(self.writer_pid, WRITER_SEC)
 
-    def _send(self, level: str, message: str, fields: dict[str, object], uid: int | None = None) -> None:
-        if level in self._levels and self._channel.is_open():
-            line = record(level, message, fields)
-            self._channel.send(line if uid is None else keyed(uid, line))
+    def _send(self, level: str, message: str, fields: dict[str, object]) -> None:
+        if self._takes(level):
+            self._channel.send(record(level, message, fields))
+
+    def _takes(self, level: str) -> bool:
+        return level in self._levels and self._channel.is_open()
 
 
 def start(config: Logging) -> Log:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.settings import Settings
-from ..system import cgroups, config, descriptors, identity, listener, notify, subids
+from ..system import cgroups, config, descriptors, identity, listener, logindefs, notify, subids
 from . import apart, arbiter, log_outputs, logs, proof, reload, session
 
 FAILURE = 1
@@ -181,11 +181,18 @@ def _serve(
         cgroup=cgroups.delegated(),
         open_files=open_files,
         build_score=settled.build_score,
+        owner_of=subids.load().owner_of,
+        min_uid=_min_uid(settings.build.min_uid),
+        first_gid=logindefs.first_gid(),
     )
     manager = notify.Manager(os.environ, os.getpid())
     arbiter.Arbiter(listening, endpoint, service, manager, program, handover).run(ready_fd)
     log.close()
     log.wait_writer()
+
+
+def _min_uid(wanted: int | str) -> int:
+    return wanted if isinstance(wanted, int) else logindefs.first_uid()
 
 
 def _begin(settings: Settings, private: bool) -> tuple[socket.socket, listener.Endpoint, logs.Log]:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ..core.timers import Timers
 from ..system import cgroups, processes, signals
+from . import sight
 from .children import SIGNALS
 from .logs import Log
 
@@ -82,7 +83,8 @@ class Orphans:
         self._seeker = 0
         self._groups = {group for group in self._groups if os.path.isdir(group)}
         if os.WIFSIGNALED(status):
-            self._log.error("the look for what sessions left running was ended", signal=os.WTERMSIG(status))
+            signum = os.WTERMSIG(status)
+            self._log.by_callers("error", "the look for what sessions left running was ended", signal=signum)
         if status or self._again:
             self._timers.set(self._begin, time.monotonic() + (SCARCE_PAUSE_SEC if status else PAUSE_SEC))
 
@@ -95,7 +97,7 @@ class Orphans:
                 if pid == 0:
                     self._seek_and_end(arbiter)
         except OSError as exc:
-            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
+            self._log.by_callers("error", "cannot look for what a killed session left running", reason=exc.strerror)
             self._timers.set(self._begin, time.monotonic() + SCARCE_PAUSE_SEC)
         else:
             self._seeker = pid
@@ -110,11 +112,12 @@ class Orphans:
             signal.alarm(SEEK_SEC)
             for group in self._groups:
                 cgroups.remove(group, GROUP_SEC)
-            names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known)]
+            seen = sight.of_build()  # of those here that no group holds any more
+            names = [f"{each.name}[{each.pid}]" for each in processes.kill_orphans(arbiter, known, seen)]
             if names:
-                self._log.warn("ended what a killed session left running", processes=names)
+                self._log.by_callers("warn", "ended what a killed session left running", processes=names)
             status = 0
         except OSError as exc:
-            self._log.error("cannot look for what a killed session left running", reason=exc.strerror)
+            self._log.by_callers("error", "cannot look for what a killed session left running", reason=exc.strerror)
         finally:
             os._exit(status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import struct
 import termios
 from collections.abc import Callable, Mapping
@@ -41,10 +42,13 @@ class Link(Protocol):
         """Tell whether output waits for the reader to take it."""
 
     def send(self, stream: str, data: bytes) -> None:
-        """Take `data`, written by the build to `stream` (STDOUT or STDERR)."""
+        """Take `data`, written by the build to `stream` (STDOUT, STDERR or OUTPUT)."""
 
     def finish(self, ending: Ending) -> None:
         """Take the end of the stream; nothing is sent behind it."""
+
+    def stopped(self) -> None:
+        """Take that the build stands still, as its caller asked."""
 
     def flush(self) -> None:
         """Write what the reader takes now."""
@@ -52,8 +56,8 @@ class Link(Protocol):
     def taken(self) -> int:
         """Return how many bytes the reader took so far."""
 
-    def cancellation(self) -> int | None:
-        """Read what the caller said: the number of the signal to cancel its build with, None for nothing."""
+    def said(self) -> list[tuple[bool, signal.Signals]]:
+        """Read what the caller said: signals for its build, each with whether it is the first of those that end it."""
 
     def hang_up(self) -> None:
         """Hear that the caller is gone."""

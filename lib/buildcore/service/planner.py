@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core import policy
 from ..core.arguments import MAKE_COMMANDS, MAKEFILES
@@ -24,6 +24,7 @@ from ..core.settings import Build
 from ..core.text import escape
 from ..system import paths
 from . import launch
+from .handed import Handed
 from .watch import Late, Watch
 
 PLAN_SEC = 10.0
@@ -36,13 +37,16 @@ TOO_SLOW = f"build-service cannot serve this request: looking at its paths took 
 class Planned:
     """What is to run, the directory that it runs in, open, and the real name of the workspace that holds it.
 
-    `timeout_sec` is in seconds, and whole.
+    `timeout_sec` is in seconds, and whole. `left_out` names what the caller sent of its environment and the build has
+    not, or not so.
     """
 
     command: launch.Command
+    stdio: launch.Stdio
     cwd: paths.Directory
     workspace: str
     timeout_sec: int
+    left_out: tuple[str, ...]
 
 
 class Planning:
@@ -93,13 +97,17 @@ def plan(
     account: policy.Caller,
     inherited: Mapping[str, str],
     entered: Callable[[str], None],
+    handed: Handed,
 ) -> Planned:
     """Return what `request` comes to under the settings `build`, looked at with the rights of this process.
 
     `inherited` is the service's own environment; `entered` is called with the real name of the directory as soon as it
-    is known. Raises BuildError with the line to refuse it with, StartError where a check finds that it would not start.
+    is known; `handed` is what came along. Raises BuildError with the line to refuse it with, StartError where a check
+    finds that it would not start.
     """
     plan = policy.plan(request, build, account, inherited)
+    stdio = launch.Stdio(handed.named(request.descriptors), request.merge_output)
+    handed.check(stdio.handed)
     workspace, cwd, index = paths.enter(plan.workspace, [view.to_host(plan.cwd) for view in plan.views])
     try:
         entered(cwd.real)
@@ -112,7 +120,12 @@ def plan(
         problem = launch.why_not(plan.program) if request.check else None
         if problem:
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
-        return Planned(_command(plan, args, makefiles, cwd), cwd, workspace.real, plan.timeout_sec)
+        pwd = policy.host_pwd(plan, plan.views[index])
+        name = pwd if pwd is not None and paths.leads_to(pwd, cwd) else cwd.real
+        left_out = policy.left_out(plan, request, name == pwd)
+        command = _command(plan, args, makefiles, name)
+        command = replace(command, niceness=request.niceness, limits=request.limits)
+        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec, left_out)
     except BaseException:
         cwd.close()
         raise
@@ -120,14 +133,12 @@ def plan(
         workspace.close()
 
 
-def _command(
-    plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, cwd: paths.Directory
-) -> launch.Command:
+def _command(plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, pwd: str) -> launch.Command:
     environment = dict(plan.environment)
     if makefiles is not None:
         environment[MAKEFILES] = makefiles
     if environment.get("PWD") == "":
-        environment["PWD"] = cwd.real
+        environment["PWD"] = pwd
     return launch.Command(
         program=plan.program,
         argv=(_name(plan, environment.get("PATH", "")), *args),
@@ -135,6 +146,7 @@ def _command(
         umask=plan.umask,
         timeout_sec=plan.timeout_sec,
         grace_sec=plan.grace_sec,
+        pause_sec=plan.pause_sec,
     )
 
 

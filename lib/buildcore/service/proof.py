@@ -2,8 +2,9 @@
 
 The daemon calls it as it starts, and a reload's trial does. A scratch child goes the way of a build, down to execve(2),
 as nobody; the program that it becomes shows its own /proc, and each line has to be as expected. `identity` verifies the
-drop of every single build as well; this finds what would be wrong with all of them. Two things are the kernel's to
-allow: a build's login uid, and that its OOM score stays. Where it does not, `prove` returns a line that says so.
+drop of every single build as well; this finds what would be wrong with all of them. Whether a session would see its
+build is `lookout`'s to find out. Some things are the host's to allow: a build's login uid, that its OOM score stays,
+and sight of all that a build hides. Where it does not, `prove` returns a line that says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..core.policy import DEFAULT_PATH
 from ..core.protocol import events
 from ..core.settings import Settings
 from ..system import identity, keyring, linux, loginuid, oomscore, signals
-from . import apart, launch
+from . import apart, launch, lookout
 
 NOBODY = identity.Identity(65534, 65534, (65534,))
 """Whom the scratch child becomes; the kernel's overflow ids, which no account needs to have."""
@@ -57,8 +58,8 @@ def prove(settings: Settings, score: int | None = None) -> tuple[str, ...]:
     own = oomscore.own()
     build_score = oomscore.of_builds(own, own) if score is None else score
 
-    def become() -> None:
-        apart.become(ids, settings.build.no_new_privs, build_score)
+    def become(enter: Callable[[], None] | None = None) -> None:
+        apart.become(ids, settings.build.no_new_privs, build_score, enter)
 
     shown = dict(line.split(":", 1) for line in _shown_by(become, "cat", "/proc/self/status").splitlines())
     shown["descriptors"] = " ".join(sorted(_shown_by(become, "ls", "/proc/self/fd").split()))
@@ -92,7 +93,7 @@ def prove(settings: Settings, score: int | None = None) -> tuple[str, ...]:
     wrong = [f"{name} is {found[name]!r}, not {expected[name]!r}" for name in expected if found[name] != expected[name]]
     if wrong:
         raise ProofError("\n".join(f"a build would not run as it is to: {line}" for line in wrong))
-    return (*_without_login_uid(become, ids), *_with_the_services_score(become, build_score))
+    return (*_without_login_uid(become, ids), *_with_the_services_score(become, build_score), *_unseen(become, ids))
 
 
 def _keyring_shown(become: Callable[[], None]) -> str:
@@ -114,6 +115,16 @@ def _without_login_uid(become: Callable[[], None], ids: identity.Identity) -> li
         return []
     whose = "none, and may set any" if shown == _NO_LOGIN_UID else f"that of the service, {shown}"
     return [f"the login uid of builds is not their caller's but {whose} (CAP_AUDIT_CONTROL)"]
+
+
+def _unseen(become: Callable[[Callable[[], None]], None], ids: identity.Identity) -> list[str]:
+    try:
+        sees, line = lookout.trial(ids, become)
+    except OSError as exc:
+        raise ProofError(f"cannot look for a build as a session would: {exc}") from exc
+    if not sees:
+        raise ProofError(f"a build would not be ended as it is to: {line}")
+    return [] if line is None else [line]
 
 
 def _with_the_services_score(become: Callable[[], None], score: int) -> list[str]:

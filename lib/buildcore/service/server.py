@@ -20,7 +20,7 @@ from typing import Any
 
 from ..core.protocol import events
 from ..core.timers import Timers
-from ..system import identity, signals, subids
+from ..system import identity, signals
 from ..system.listener import BACKLOG
 from . import session
 from .children import LEFT_STATUS, SIGNALS, Children
@@ -54,7 +54,6 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self._children = children
         self._selector = selector
         self._timers = timers
-        self._owners = subids.load()
         self._caller_uid = 0
         selector.register(listener, selectors.EVENT_READ)
 
@@ -94,7 +93,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
             return super().get_request()
         except OSError as exc:
             if exc.errno in _EXHAUSTED:
-                self._service.log.error("cannot accept a caller", reason=exc.strerror)
+                self._service.log.by_callers("error", "cannot accept a caller", reason=exc.strerror)
                 self.leave_waiting(ACCEPT_PAUSE_SEC)
             raise
 
@@ -105,7 +104,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         except OSError as exc:
             self._service.log.error("cannot tell who calls", reason=exc.strerror)
             return False
-        self._caller_uid = self._owners.owner_of(uid)  # many subordinate uids are one user all the same
+        self._caller_uid = self._service.owner_of(uid)  # many subordinate uids are one user all the same
         limit = self._children.refusal(self._caller_uid)
         if limit is None:
             return True
@@ -156,9 +155,17 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say in one line what went wrong with one caller: no process for it, or a fault of this program."""
         exc = sys.exc_info()[1] or RuntimeError("unknown")
-        self._service.log.error("cannot serve a caller", reason=f"{type(exc).__name__}: {exc}", at=_place(exc))
+        fault = {"reason": f"{type(exc).__name__}: {exc}", "at": _place(exc)}
+        self._service.log.by_caller(self._owner_of(request), "error", "cannot serve a caller", **fault)
         reason = getattr(exc, "strerror", None) or "internal error"
         _turn_away(request, f"build-service cannot serve this request: {reason}")
+
+    def _owner_of(self, connection: socket.socket) -> int:
+        """Return as whose the caller counts; the service's own user where that cannot be told."""
+        try:
+            return self._service.owner_of(identity.peer_ids(connection)[1])
+        except OSError:
+            return os.getuid()
 
     def collect_children(self, *, blocking: bool = False) -> None:
         """Nothing: children are reaped when SIGCHLD tells of one, and no number of them stops `accept`."""

@@ -14,18 +14,19 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from .. import __version__
-from ..core import endings, policy
+from ..core import descent, endings, policy
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.settings import Settings
 from ..core.text import escape
-from ..system import cgroups, identity, linux, origin, paths, processes, signals
-from . import apart, launch, planner, supervisor
+from ..system import cgroups, identity, linux, origin, processes, signals
+from . import apart, launch, planner, sight, supervisor
+from .handed import Handed
 from .link import STOPPING, CallerLink
 from .logs import Log
 from .place import Place
@@ -51,7 +52,8 @@ class Service:
     """What every session of a service shares; `only_uid` is set when it serves one user alone.
 
     `open_files` is the soft limit of open descriptors that the service was started with, and that builds have.
-    `build_score` is the OOM score that builds start with.
+    `build_score` is the OOM score that builds start with. `owner_of` tells as whose a caller's uid counts. `min_uid` is
+    the lowest uid that root's service builds for, `first_gid` the lowest gid that is not one of the host's own.
     """
 
     settings: Settings
@@ -61,6 +63,9 @@ class Service:
     cgroup: str | None
     open_files: int
     build_score: int
+    owner_of: Callable[[int], int]
+    min_uid: int
+    first_gid: int
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,15 @@ class _Session:
         self._service = service
         self._queue = queue
         self._reader = requests.RequestReader()
+        self._handed = Handed()
         self._request_id = os.urandom(8).hex()
-        self._details = False
+        self._features: tuple[str, ...] | None = None
         self._spoke = False
         self._leaves = False
         self._given_up = False  # on a thread: then nothing may follow but words
         self._seen: dict[str, object] = {}  # what is known of the caller so far, for the log
         self._origin: dict[str, object] = {}
-        self._uid = NOBODY.uid
+        self._owner = NOBODY.uid  # as whose the lines about this caller count
 
     def run(self) -> bool:
         """Return whether nothing of the build is left."""
@@ -120,7 +126,7 @@ class _Session:
             request = self._read_request()
             self._build(request, caller)
         except NoRequest:
-            self._service.log.debug("connection closed without a request", **self._seen)
+            self._service.log.by_caller(self._owner, "debug", "connection closed without a request", **self._seen)
         except BuildError as refusal:
             self._refuse(refusal)
         except OSError as exc:
@@ -136,13 +142,15 @@ class _Session:
         try:
             peer = identity.peer_of(self._connection)
             self._seen = {"uid": peer.uid}
-            self._uid = peer.uid
+            self._owner = self._service.owner_of(peer.uid)
             self._origin = origin.describe(self._connection, peer.pid)
-            account = identity.account_of(peer.uid)
             only = self._service.only_uid
+            account = identity.account_of(peer.uid, self._service.min_uid if only is None else 0)
             if only is not None and peer.uid != only:
                 raise identity.IdentityError(f"this build-service serves uid {only} alone")
             if only is None:
+                foreign = identity.foreign_groups(peer, account, self._service.first_gid)
+                self._origin["foreign_groups"] = foreign or None
                 ids = identity.identity_of(peer, account, self._service.settings.build.groups)
             else:
                 ids = identity.current()
@@ -167,7 +175,7 @@ class _Session:
             while True:
                 event = self._reader.next_event()
                 if isinstance(event, requests.Request):
-                    self._details = event.details
+                    self._features = event.features
                     self._request_id = event.request_id or self._request_id
                     return event
                 if not selector.select(max(0.0, deadline - time.monotonic())):
@@ -180,7 +188,7 @@ class _Session:
 
     def _receive(self) -> None:
         try:
-            data = self._connection.recv(RECEIVE_BYTES)
+            data = self._handed.receive(self._connection, RECEIVE_BYTES)
         except BlockingIOError:
             return
         except ConnectionError as exc:
@@ -204,7 +212,7 @@ class _Session:
                 self._answer_check(planned, caller)
             else:
                 command = replace(planned.command, open_files=self._service.open_files)
-                self._run(command, planned.cwd, caller, planned.timeout_sec)
+                self._run(command, planned, caller)
         finally:
             planned.cwd.close()
 
@@ -217,7 +225,8 @@ class _Session:
             self._seen["cwd"] = cwd
 
         def work() -> planner.Planned:
-            return planner.plan(request, service.settings.build, account, service.environment, entered)
+            build = service.settings.build
+            return planner.plan(request, build, account, service.environment, entered, self._handed)
 
         planning = planner.Planning(work)
         try:
@@ -239,12 +248,14 @@ class _Session:
             "args": planned.command.argv[1:],
             "timeout_sec": planned.timeout_sec,
             "commands": sorted(self._service.settings.build.commands),
+            "env_allow": self._service.settings.build.environment.allow,
         }
-        self._log("debug", "build checked")
-        exit_ = events.Exit(0, request_id=self._request_id, check=answer)
-        say_goodbye(self._connection, events.encode_exit(exit_, self._details))
+        known = {**self._seen, "request_id": self._request_id}
+        self._service.log.by_caller(self._owner, "debug", "build checked", **known)
+        exit_ = events.Exit(0, request_id=self._request_id, check=answer, env_left_out=planned.left_out)
+        say_goodbye(self._connection, events.encode_exit(exit_, self._features is not None))
 
-    def _run(self, command: launch.Command, cwd: paths.Directory, caller: Caller, timeout_sec: int) -> None:
+    def _run(self, command: launch.Command, planned: planner.Planned, caller: Caller) -> None:
         service = self._service
         group = None if service.cgroup is None else cgroups.build_path(service.cgroup, os.getpid())
         no_new_privs = service.settings.build.no_new_privs
@@ -256,11 +267,16 @@ class _Session:
         def become() -> None:
             apart.become(caller.ids, no_new_privs, service.build_score, enter_group)
 
+        seen = sight.of_build(group)
+
         def signal_all(signum: int) -> None:
-            with identity.as_root():
-                if group is not None and signum == signal.SIGKILL:
+            if group is not None and signum == signal.SIGKILL:
+                with identity.as_root():
                     cgroups.kill(group)
-                processes.signal_below(os.getpid(), signum)
+            processes.signal_below(os.getpid(), signum, seen)
+
+        def left() -> list[descent.Process]:
+            return processes.descendants(os.getpid(), seen)
 
         def remove_group() -> None:
             with identity.as_root():
@@ -268,21 +284,24 @@ class _Session:
                     cgroups.remove(group)
 
         def started() -> None:
-            self._log("info", "build started", timeout_sec=timeout_sec, **self._origin)
+            self._log("info", "build started", timeout_sec=planned.timeout_sec, **self._origin)
 
         def ended(ending: endings.Ending) -> None:
             remove_group()
             self._log_ending(ending)
 
         link = CallerLink(self._connection, self._reader)
-        link.describe_exit(self._request_id, timeout_sec, self._details)
+        link.describe_exit(self._request_id, planned.timeout_sec, self._features, planned.left_out)
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)
         try:
-            build = launch.start(command, cwd.fd, become)
+            build = launch.start(command, planned.cwd.fd, become, planned.stdio)
+            self._handed.let_go()
             self._leaves = True
-            ending = supervisor.supervise(command, build, link, self._queue, signal_all, started, ended, self._place)
+            ending = supervisor.supervise(
+                command, build, link, self._queue, signal_all, started, ended, self._place, left
+            )
             self._leaves = bool(ending.survivors)
         except launch.StartError:
             self._leaves = _has_children()
@@ -290,7 +309,7 @@ class _Session:
             raise
         if link.has_backlog():
             self._service.log.refusal(
-                self._uid, "a caller did not read its output", **self._seen, request_id=self._request_id
+                self._owner, "a caller did not read its output", **self._seen, request_id=self._request_id
             )
         link.close()
 
@@ -315,16 +334,16 @@ class _Session:
     def _refuse(self, refusal: BuildError) -> None:
         """Tell the caller why nothing runs, in one line, and the log as well."""
         fields = {**self._seen, "reason": str(refusal), "kind": refusal.kind, "request_id": self._request_id}
-        self._service.log.refusal(self._uid, "build refused", **fields, **self._origin)
+        self._service.log.refusal(self._owner, "build refused", **fields, **self._origin)
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
         exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
-        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._details)
+        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._features is not None)
         say_goodbye(self._connection, answer)
 
     def _log(self, level: str, message: str, **fields: object) -> None:
         known = {**self._seen, **fields, "request_id": self._request_id}
-        getattr(self._service.log, level)(message, **known)
+        self._service.log.build(self._owner, level, message, **known)
 
 
 def say_goodbye(connection: socket.socket, answer: bytes) -> None:

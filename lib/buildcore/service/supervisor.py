@@ -20,8 +20,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from ..core.descent import Process
 from ..core.endings import CANCELLED, COMPLETED, STOPPED, TIMED_OUT, Ending
 from ..core.ladder import KILL_ATTEMPTS, KILL_WAIT_SEC, Ladder
+from ..core.pauses import Pauses
 from ..core.timers import LONGEST_WAIT_SEC
 from ..system import processes, signals
 from .delivery import Delivery
@@ -35,6 +37,11 @@ def signal_below(signum: int) -> None:
     processes.signal_below(os.getpid(), signum)
 
 
+def left_below() -> list[Process]:
+    """Return what lives below this process, as far as it is to be seen."""
+    return processes.descendants(os.getpid())
+
+
 def supervise(
     command: Command,
     build: Build,
@@ -44,18 +51,20 @@ def supervise(
     started: Callable[[], None] = lambda: None,
     ended: Callable[[Ending], None] = lambda ending: None,
     place: Place | None = None,
+    left: Callable[[], list[Process]] = left_below,
 ) -> Ending:
     """Carry a forked build to its end and return how it ended; nothing of it runs any more then.
 
     `queue` catches SIGCHLD, and SIGTERM by which the service stops. `signal_all` sends a signal to everything
     of the build. `started` is called once, when it is on its way no more. `ended` is called once, as soon as nothing of
     the build runs: a slow reader may take its output for a while after that (`delivery`), and `place` is where that is
-    told. The build's pipes are closed in the end. Raises StartError, and calls neither, when the child says that it
-    cannot become the command. The calling process is a subreaper (`linux.set_child_subreaper`) without other children.
+    told. `left` returns what of the build lives on after the last rung. The build's pipes are closed in the end.
+    Raises StartError, and calls neither, when the child says that it cannot become the command. The calling process is
+    a subreaper (`linux.set_child_subreaper`) without other children.
     """
     # poll(2) needs no descriptor of its own, so that a machine without any cannot leave a started build alone.
     with selectors.PollSelector() as selector:
-        return _Supervision(command, build, link, queue, signal_all, started, ended, place, selector).run()
+        return _Supervision(command, build, link, queue, signal_all, started, ended, place, left, selector).run()
 
 
 class _Supervision:
@@ -71,6 +80,7 @@ class _Supervision:
         started: Callable[[], None],
         ended: Callable[[Ending], None],
         place: Place | None,
+        left: Callable[[], list[Process]],
         selector: selectors.BaseSelector,
     ) -> None:
         self._command = command
@@ -80,6 +90,7 @@ class _Supervision:
         self._delivery = Delivery(link, place)
         self._queue = queue
         self._signal_all = signal_all
+        self._left = left
         self._tell_started = started
         self._tell_ended = ended
         self._told_ended = False
@@ -88,6 +99,7 @@ class _Supervision:
         self._status: int | None = None  # of the main process, once it ended
         self._ended = 0.0
         self._ladder = Ladder(command.grace_sec)
+        self._pauses = Pauses(command.pause_sec)
         self._deadline: float | None = build.started + command.timeout_sec
         self._children_left = True
         self._finished = False
@@ -218,9 +230,31 @@ class _Supervision:
             self._watch_one(watched, 0)
 
     def _hear_caller(self) -> None:
-        wanted = self._link.cancellation()
-        if wanted is not None:
-            self._end(CANCELLED, signal.Signals(wanted))
+        for cancels, signum in self._link.said():
+            if cancels:
+                self._end(CANCELLED, signum)
+            elif self._status is None and not self._ladder.begun:
+                self._pass_on(signum)
+
+    def _pass_on(self, signum: signal.Signals) -> None:
+        """Send a signal that ends nothing: what a terminal sends to everything of the build, others to its first."""
+        if signum in (signal.SIGUSR1, signal.SIGUSR2):
+            self._signal_main(signum)
+            return
+        if signum in (signal.SIGSTOP, signal.SIGCONT):
+            if self._pauses.is_paused() == (signum == signal.SIGSTOP):
+                return
+            self._pause_clock(signum == signal.SIGSTOP)
+        with suppress(OSError):  # nothing to find them with
+            self._signal_all(signum)
+        if signum == signal.SIGSTOP:
+            self._link.stopped()
+
+    def _pause_clock(self, pause: bool) -> None:
+        now = time.monotonic()
+        seconds = self._pauses.begin(now) if pause else -self._pauses.end(now)
+        if self._deadline is not None:
+            self._deadline += seconds
 
     def _obey_deadline(self) -> None:
         if self._link.is_gone() and self._status is None:
@@ -277,6 +311,10 @@ class _Supervision:
             self._signal_main_group(signum)
         self._deadline = time.monotonic() + wait_sec
 
+    def _signal_main(self, signum: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self._build.pid, signum)  # not reaped yet, so the number is still its own
+
     def _signal_main_group(self, signum: int) -> None:
         if self._status is None:  # not reaped yet, so the number is still its own
             with suppress(ProcessLookupError, PermissionError):
@@ -285,8 +323,7 @@ class _Supervision:
     def _give_up(self) -> None:
         """Let go of what no SIGKILL ended, and remember its names."""
         try:
-            left = processes.descendants(os.getpid())
-            self._survivors = tuple(f"{process.name}[{process.pid}]" for process in left)
+            self._survivors = tuple(f"{process.name}[{process.pid}]" for process in self._left())
         except OSError as exc:
             self._survivors = (f"unknown: {exc.strerror}",)
         self._children_left = False

@@ -1,1 +1,1 @@
-"""The operating system, one part of it a module. None imports another, save `linux`, `signals` and `processes`."""
+"""The operating system, one part of it a module. None imports another, save `linux`, `signals` and the processes'."""

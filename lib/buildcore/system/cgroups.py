@@ -11,6 +11,8 @@ import os
 import select
 import time
 
+from .proctable import SCARCE
+
 MOUNT_INFO = "/proc/self/mountinfo"
 DELEGATE_ATTRIBUTES = ("trusted.delegate", "user.delegate")
 """What systemd sets on a delegated control group; the second since version 251."""
@@ -45,6 +47,25 @@ def enter(path: str) -> None:
 def kill(path: str) -> None:
     """SIGKILL every process in it, at once; raises OSError."""
     _write(path + "/cgroup.kill", b"1")
+
+
+def members(path: str) -> set[int]:
+    """Return the pids of the processes in it, and in groups of their own below it; 0 for one that has no pid here.
+
+    A zombie is in none. What ends or comes meanwhile may be missing.
+    """
+    found: set[int] = set()
+    directories = [path]
+    for directory in directories:  # grows meanwhile
+        try:
+            with open(directory + "/cgroup.procs", "rb") as file:
+                found.update(map(int, file.read().split()))
+            with os.scandir(directory) as entries:
+                directories += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as exc:
+            if exc.errno in SCARCE:
+                raise  # nothing is known then
+    return found
 
 
 def remove(path: str, patience_sec: float = 0.0) -> None:

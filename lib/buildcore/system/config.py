@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ..core import keys
+from ..core import keys, variables
 from ..core.faults import ConfigError, bare_or_quoted, shown
 from ..core.settings import Settings
 from ..core.text import escape
@@ -150,6 +150,10 @@ def warnings(settings: Settings) -> tuple[str, ...]:
             found.append(f"service.socket_mode: {service.socket_mode:04o} lets every local user connect")
     if not os.path.isdir(build.workspace_root):
         found.append(f"build.workspace_root: {escape(build.workspace_root)} is not a directory")
+    for pattern in build.environment.allow:
+        loaders = [name for name in variables.LOADERS if name.startswith(variables.prefixes((pattern,)))]
+        if loaders:
+            found.append(f"build.environment.allow: {pattern} lets in what loads code into tools: {', '.join(loaders)}")
     for name, path in build.commands.items():
         problem = _command_problem(path)
         if problem:

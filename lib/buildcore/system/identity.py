@@ -9,6 +9,7 @@ is verified before anything of the caller runs. Must never guess: what cannot be
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import pwd
 import socket
@@ -17,9 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..core import groups as groups_of
 from ..core.errors import BuildError
-from ..core.settings import GROUPS_PEER
+from ..core.settings import GROUPS_COMMON, GROUPS_PEER
 from . import linux
+
+MOST_NAMED = 16
+"""How many groups a line of the log names."""
 
 _UCRED = struct.Struct("3i")
 
@@ -87,8 +92,8 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid, uid, gid, groups)
 
 
-def account_of(uid: int) -> Account:
-    """Return the account with this uid. Raises IdentityError for uid 0 and for a uid without an account.
+def account_of(uid: int, min_uid: int = 0) -> Account:
+    """Return the account with this uid. Raises IdentityError for uid 0, one without an account, one below `min_uid`.
 
     A rootful container's root is the host's root, which no build needs; a uid without account is as a rule a
     subordinate uid (subuid(5)) of a container that was started without `--userns=keep-id`.
@@ -101,16 +106,23 @@ def account_of(uid: int) -> Account:
         raise IdentityError(
             f"uid {uid} has no account on this host: start the container with --userns=keep-id"
         ) from None
+    if uid < min_uid:
+        raise IdentityError(
+            f"uid {uid} ({entry.pw_name}) may not build: it is below {min_uid} (build.min_uid on the host)"
+        )
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
 
 
 def identity_of(peer: Peer, account: Account, groups: str) -> Identity:
-    """Return what the peer's build runs as: its own ids and, by `groups`, its own or its login's groups.
+    """Return what the peer's build runs as: its own uid and, by `groups`, its own or its login's groups, or both's.
 
-    `groups` is GROUPS_PEER or GROUPS_LOGIN; the login's groups (initgroups(3)) also stand in where the kernel
-    does not tell the peer's. Raises IdentityError where the login has more than a process can have: a build never
-    gets a part of them.
+    With GROUPS_PEER and GROUPS_LOGIN the gid is the peer's; the login's groups (initgroups(3)) also stand in for the
+    peer's where the kernel does not tell them. Raises IdentityError where the login has more than a process can have: a
+    build never gets a part of them. With GROUPS_COMMON no group, the gid included, is not both's (`core.groups`);
+    raises IdentityError where that leaves no gid, and where the kernel does not tell the peer's groups.
     """
+    if groups == GROUPS_COMMON:
+        return _in_common(peer, account)
     if groups == GROUPS_PEER and peer.groups is not None:
         return Identity(peer.uid, peer.gid, tuple(sorted(set(peer.groups))))
     login = tuple(sorted(set(os.getgrouplist(account.name, peer.gid))))
@@ -118,6 +130,41 @@ def identity_of(peer: Peer, account: Account, groups: str) -> Identity:
     if len(login) > most:
         raise IdentityError(f"{account.name} is in {len(login)} groups, and a process can have {most} at most")
     return Identity(peer.uid, peer.gid, login)
+
+
+def _in_common(peer: Peer, account: Account) -> Identity:
+    if peer.groups is None:
+        raise IdentityError("the host's kernel does not tell the caller's groups (build.groups on the host)")
+    found = groups_of.in_common(peer.gid, peer.groups, account.gid, _login_groups(account))
+    if found is None:
+        raise IdentityError(
+            f"the caller's group {peer.gid} is none of {account.name}'s, and {account.name}'s own group {account.gid}"
+            " is none of the caller's (build.groups on the host)"
+        )
+    return Identity(peer.uid, *found)
+
+
+def _login_groups(account: Account) -> set[int]:
+    return set(os.getgrouplist(account.name, account.gid))
+
+
+def foreign_groups(peer: Peer, account: Account, first_gid: int) -> list[str]:
+    """Return the groups below `first_gid` that the peer has and its account is not in, as id(1) shows groups.
+
+    Root of a container whose root is the host's can have any. The first MOST_NAMED are named, the others counted.
+    """
+    if min((peer.gid, *(peer.groups or ()))) >= first_gid:
+        return []  # the user database is not asked
+    found = groups_of.beyond(peer.gid, peer.groups or (), _login_groups(account), first_gid)
+    named = [f"{gid}({_group_name(gid)})" for gid in found[:MOST_NAMED]]
+    return named if len(found) <= MOST_NAMED else [*named, f"{len(found) - MOST_NAMED} more"]
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return "?"
 
 
 def current() -> Identity:

@@ -57,6 +57,14 @@ def drop_inheritable_capabilities() -> None:
     _checked(_libc.capset(header, sets))
 
 
+def has_permitted(capability: int) -> bool:
+    """Tell whether this process has `capability` in its permitted set, and so in effect when it is root."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # twice 32 bits each: effective, permitted, inheritable
+    _checked(_libc.capget(header, sets))
+    return bool(sets[3 * (capability // 32) + 1] >> capability % 32 & 1)
+
+
 def system_call(number: int, *arguments: int) -> int:
     """Make a system call that the C library has no function for, and return what it returns (syscall(2))."""
     return _checked(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments)))

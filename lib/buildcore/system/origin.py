@@ -1,5 +1,6 @@
-"""Where a caller is, for the log: its process, its container, its SELinux label. Nothing is decided by it.
+"""Where a caller is, for the log: its process, its container and whose root that one has, its SELinux label.
 
+Nothing is decided by it.
 A session calls it once. What the caller's pid says is what /proc shows at that moment; the uid, which decides, comes
 from `identity`. Must never fail: what cannot be told is left out.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 import socket
 
+from ..core import namespaces
+
 SHORT_ID = 12
 """How much of a container's id podman and docker show."""
 
@@ -17,11 +20,22 @@ _LABEL_BYTES = 1024
 
 
 def describe(connection: socket.socket, pid: int) -> dict[str, object]:
-    """Return the fields of a log line: `peer_pid`, `container`, `label`, each None where there is nothing to tell.
+    """Return the fields of a log line: `peer_pid`, `container`, `userns`, `label`, each None for nothing to tell.
 
-    `pid` is the peer's as the socket tells it, 0 when it cannot be seen from here.
+    `pid` is the peer's as the socket tells it, 0 when it cannot be seen from here. `userns` is "host" for a container
+    whose root is the host's, and may become any of its users.
     """
-    return {"peer_pid": pid or None, "container": _container(pid) if pid else None, "label": _label(connection)}
+    container = _container(pid) if pid else None
+    userns = "host" if container and _is_of_the_host(pid) else None
+    return {"peer_pid": pid or None, "container": container, "userns": userns, "label": _label(connection)}
+
+
+def _is_of_the_host(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/uid_map", encoding="ascii") as file:
+            return namespaces.has_the_host_s_uids(file.read())
+    except OSError:
+        return False
 
 
 def _container(pid: int) -> str | None:

@@ -13,12 +13,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..core import arguments
+from ..core import arguments, openfiles
 from ..core.errors import BuildError
 from ..core.text import escape
-from .processes import SCARCE
+from .proctable import SCARCE
 
 _NOT_OPEN = -1
+_NOT_HANDED_OVER = "of what the caller has open, the build has standard input alone"
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 PATH_MAX = 4096
@@ -79,6 +80,16 @@ def enter(workspace: str, candidates: Sequence[str]) -> tuple[Directory, Directo
     return root, cwd, index
 
 
+def leads_to(path: str, directory: Directory) -> bool:
+    """Tell whether the absolute `path` leads to `directory`, by device and inode; False where that cannot be told."""
+    try:
+        found = os.stat(_bytes(path))
+    except OSError:
+        return False
+    ours = os.fstat(directory.fd)
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+
 def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace: Directory) -> None:
     """Raise PathError unless every path option in `args` stays under the workspace, as `command` will read it.
 
@@ -95,7 +106,9 @@ def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace:
                     before.close()
                 hold(step.option, here.real, step.value, workspace)
             for argument in found:
-                if argument.role is arguments.Role.PATH:
+                if argument.role is arguments.Role.PATH and not openfiles.is_input(argument.value):
+                    if openfiles.is_open_file(argument.value):
+                        raise PathError(f"{argument.option} cannot be {argument.value}: {_NOT_HANDED_OVER}")
                     target = _locate(argument, here)
                     target.close()
                     hold(argument.option, target.real, argument.value, workspace)

@@ -7,13 +7,18 @@ from .lines import Lines, ProtocolError, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Mapping, Optional, Tuple, Union
+    from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 MAX_EVENT_BYTES = 4 << 20
 """The longest event line that a client takes: 64 KiB of output stay below it however they are escaped."""
 
 STDOUT = "stdout"
 STDERR = "stderr"
+STOPPED = "stopped"
+"""The feature by which a caller asks to be told so, and the event."""
+
+OUTPUT = "output"
+"""Both in one, in the order in which the build wrote: for those alone who asked for it (`merge_output`)."""
 
 
 class ResponseError(ProtocolError):
@@ -23,7 +28,7 @@ class ResponseError(ProtocolError):
 
 
 class Output(Record):
-    """Bytes that the build wrote to `stream`, STDOUT or STDERR."""
+    """Bytes that the build wrote to `stream`: STDOUT, STDERR or OUTPUT."""
 
     __slots__ = ("data", "stream")
 
@@ -32,16 +37,25 @@ class Output(Record):
         self.data = data
 
 
+class Stopped(Record):
+    """The build stands still, as its caller asked (`requests.Signal`): for those alone who named STOPPED."""
+
+    __slots__ = ()
+
+
 class Exit(Record):
     """The end of a build: the exit code (0 to 255) and how it came about.
 
     `signal` is the number of the signal that ended the build, `duration_ms` milliseconds, `timeout_sec` the
     timeout in force in seconds, `error` a (kind, message) pair where the service itself ended or refused the
     build, `check` a dict that says how a request that was only checked would be run. They are None where the
-    service did not say.
+    service did not say. `env_left_out` are the names of variables that the caller sent and the build had not, or not
+    with that value.
     """
 
-    __slots__ = ("check", "code", "duration_ms", "error", "request_id", "signal", "timed_out", "timeout_sec")
+    __slots__ = (
+        "check", "code", "duration_ms", "env_left_out", "error", "request_id", "signal", "timed_out", "timeout_sec",
+    )
 
     def __init__(
         self,
@@ -53,6 +67,7 @@ class Exit(Record):
         request_id: "Optional[str]" = None,
         error: "Optional[Tuple[str, str]]" = None,
         check: "Optional[Dict[str, Any]]" = None,
+        env_left_out: "Sequence[str]" = (),
     ) -> None:
         self.code = code
         self.timed_out = timed_out
@@ -62,10 +77,11 @@ class Exit(Record):
         self.request_id = request_id
         self.error = error
         self.check = check
+        self.env_left_out = tuple(env_left_out)
 
 
 def encode_output(stream: str, data: bytes) -> bytes:
-    """Return the line that carries `data`, written by the build to `stream` (STDOUT or STDERR).
+    """Return the line that carries `data`, written by the build to `stream` (STDOUT, STDERR or OUTPUT).
 
     Bytes that are not UTF-8 go along as base64, beside the lossy text for clients that only know `data`.
     """
@@ -79,6 +95,11 @@ def encode_output(stream: str, data: bytes) -> bytes:
     return (line + "}\n").encode("utf-8")
 
 
+def encode_stopped() -> bytes:
+    """Return the line that tells that the build stands still."""
+    return b'{"type":"stopped"}\n'
+
+
 def encode_exit(exit_: Exit, details: bool = False) -> bytes:
     """Return the line that ends a stream; `details` adds the fields beyond `code` and `timed_out`."""
     fields: "Dict[str, Any]" = {"type": "exit", "code": exit_.code, "timed_out": exit_.timed_out}
@@ -88,6 +109,8 @@ def encode_exit(exit_: Exit, details: bool = False) -> bytes:
                 fields[name] = getattr(exit_, name)
         if exit_.check is not None:
             fields["check"] = exit_.check
+        if exit_.env_left_out:
+            fields["env_left_out"] = list(exit_.env_left_out)
         if exit_.error is not None:
             fields["error"] = {"kind": exit_.error[0], "message": exit_.error[1]}
     return jsontext.encode(fields).encode("utf-8", "replace") + b"\n"
@@ -118,7 +141,7 @@ class EventReader:
         """Take bytes as they came from the service."""
         self._lines.feed(data)
 
-    def next_event(self) -> "Union[Output, Exit, None]":
+    def next_event(self) -> "Union[Output, Stopped, Exit, None]":
         """Return the next event, None when more bytes are needed or the stream has ended.
 
         Events of types that this version does not know are skipped. Raises ResponseError.
@@ -139,7 +162,7 @@ class EventReader:
             raise ResponseError("the connection ended before the build's exit")
 
 
-def _parse_event(line: "Optional[bytes]") -> "Union[Output, Exit, None]":
+def _parse_event(line: "Optional[bytes]") -> "Union[Output, Stopped, Exit, None]":
     if line is None:
         raise ResponseError("an event longer than %d bytes" % MAX_EVENT_BYTES)
     if not line.strip():
@@ -151,8 +174,10 @@ def _parse_event(line: "Optional[bytes]") -> "Union[Output, Exit, None]":
     if not isinstance(fields, dict):
         raise ResponseError("an event that is not a JSON object")
     kind = fields.get("type")
-    if kind == STDOUT or kind == STDERR:
+    if kind == STDOUT or kind == STDERR or kind == OUTPUT:
         return Output(kind, _output_bytes(fields))
+    if kind == STOPPED:
+        return Stopped()
     if kind == "exit":
         return _parse_exit(fields)
     if not isinstance(kind, str):
@@ -174,7 +199,7 @@ def _output_bytes(fields: "Mapping[str, Any]") -> bytes:
 
 def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
     code, error, request_id = fields.get("code"), fields.get("error"), fields.get("request_id")
-    check = fields.get("check")
+    check, left_out = fields.get("check"), fields.get("env_left_out")
     if not isinstance(code, int) or isinstance(code, bool):
         raise ResponseError("an exit event without a code")
     pair = None
@@ -189,6 +214,7 @@ def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
         request_id if isinstance(request_id, str) else None,
         pair,
         check if isinstance(check, dict) else None,
+        [name for name in left_out if isinstance(name, str)] if isinstance(left_out, list) else (),
     )
 
 

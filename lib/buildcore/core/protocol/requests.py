@@ -12,7 +12,13 @@ REQUEST_DEADLINE_SEC = 10.0
 MAX_REQUEST_ID_CHARS = 128
 MAX_UMASK = 0o777
 MAX_INTEGER_DIGITS = 18
-CANCEL_SIGNALS = ("HUP", "INT", "TERM")
+CANCEL_SIGNALS = ("HUP", "INT", "QUIT", "TERM")
+PASSED_SIGNALS = ("CONT", "STOP", "USR1", "USR2", "WINCH")
+MAX_NICENESS = 19
+LIMITS = ("as", "core", "cpu", "data", "fsize", "nofile", "stack")
+"""Resource limits by the names of setrlimit(2), without RLIMIT_."""
+DESCRIPTORS = ("stdin", "stdout", "stderr")
+"""What a request may bring along (SCM_RIGHTS, unix(7)); the numbers are 0, 1 and 2."""
 
 
 class RequestError(ProtocolError):
@@ -26,10 +32,27 @@ class Request(Record):
 
     `timeout_sec` is in seconds, `umask` an int (0 to 0o777), `env` a dict; each is None where the caller
     said nothing. `details` tells whether the caller asked for the details of `exit` (it sent `features`). With
-    `check` nothing is run: the service tells whether it would be, and how.
+    `check` nothing is run: the service tells whether it would be, and how. `descriptors` names those of DESCRIPTORS
+    that come along, in the order in which they were sent; with `merge_output` stdout and stderr of the build are one.
+    `niceness` (0 to 19) and `limits` (a dict by names of LIMITS) bound the build where they are stricter than the
+    service's own.
     """
 
-    __slots__ = ("args", "check", "command", "cwd", "env", "features", "request_id", "timeout_sec", "umask")
+    __slots__ = (
+        "args",
+        "check",
+        "command",
+        "cwd",
+        "descriptors",
+        "env",
+        "features",
+        "limits",
+        "merge_output",
+        "niceness",
+        "request_id",
+        "timeout_sec",
+        "umask",
+    )
 
     def __init__(
         self,
@@ -42,6 +65,10 @@ class Request(Record):
         umask: "Optional[int]" = None,
         features: "Optional[Sequence[str]]" = None,
         check: bool = False,
+        descriptors: "Sequence[str]" = (),
+        merge_output: bool = False,
+        niceness: int = 0,
+        limits: "Optional[Mapping[str, int]]" = None,
     ) -> None:
         self.command = command
         self.args = tuple(args)
@@ -52,6 +79,10 @@ class Request(Record):
         self.umask = umask
         self.features = None if features is None else tuple(features)
         self.check = check
+        self.descriptors = tuple(descriptors)
+        self.merge_output = merge_output
+        self.niceness = niceness
+        self.limits = dict(limits or {})
 
     @property
     def details(self) -> bool:
@@ -59,7 +90,16 @@ class Request(Record):
 
 
 class Cancel(Record):
-    """The caller asks to end its build; `signal` (INT, TERM or HUP) is what the build hears first."""
+    """The caller asks to end its build; `signal` (HUP, INT, QUIT or TERM) is what the build hears first."""
+
+    __slots__ = ("signal",)
+
+    def __init__(self, signal: str) -> None:
+        self.signal = signal
+
+
+class Signal(Record):
+    """The caller passes a signal on, one of PASSED_SIGNALS; the build goes on, or stands still from STOP to CONT."""
 
     __slots__ = ("signal",)
 
@@ -85,6 +125,14 @@ def encode_request(request: Request) -> bytes:
         fields["umask"] = "%04o" % request.umask
     if request.features is not None:
         fields["features"] = list(request.features)
+    if request.descriptors:
+        fields["descriptors"] = list(request.descriptors)
+    if request.merge_output:
+        fields["merge_output"] = True
+    if request.niceness:
+        fields["niceness"] = request.niceness
+    if request.limits:
+        fields["limits"] = request.limits
     if request.check:
         fields = {"schema_version": SCHEMA_VERSION, "check": fields}  # no command: an older service runs nothing
     line = jsontext.encode(fields, ascii_only=True).encode("ascii") + b"\n"
@@ -98,10 +146,15 @@ def encode_cancel(signal: str = "TERM") -> bytes:
     return b'{"type":"cancel","signal":"' + signal.encode("ascii") + b'"}\n'
 
 
-class RequestReader:
-    """Takes the bytes that a caller sends; gives its one request, then its cancellations.
+def encode_signal(signal: str) -> bytes:
+    """Return the line that passes a signal on; `signal` is one of PASSED_SIGNALS."""
+    return b'{"type":"signal","signal":"' + signal.encode("ascii") + b'"}\n'
 
-    After the request, lines that are no cancellation are skipped: a later version may say more there.
+
+class RequestReader:
+    """Takes the bytes that a caller sends; gives its one request, then its cancellations and signals.
+
+    After the request, lines that are neither are skipped: a later version may say more there.
     """
 
     def __init__(self) -> None:
@@ -112,8 +165,8 @@ class RequestReader:
         """Take bytes as they came from the caller."""
         self._lines.feed(data)
 
-    def next_event(self) -> "Union[Request, Cancel, None]":
-        """Return the request or the next cancellation, None when more bytes are needed.
+    def next_event(self) -> "Union[Request, Cancel, Signal, None]":
+        """Return the request, or what the caller says next, None when more bytes are needed.
 
         Raises RequestError with the line to refuse the caller with.
         """
@@ -123,9 +176,9 @@ class RequestReader:
                 if line is None:
                     raise RequestError(_too_long())
                 return parse_request(line)
-            cancel = _parse_cancel(line)
-            if cancel is not None:
-                return cancel
+            said = _parse_said(line)
+            if said is not None:
+                return said
         return None
 
     def receive_eof(self) -> None:
@@ -160,14 +213,18 @@ def parse_request(line: bytes) -> Request:
         raise RequestError("invalid request: cwd must be an absolute path")
     return Request(
         command,
-        _args(fields.get("args")),
+        _strings(fields.get("args"), "args") or [],
         cwd,
         _timeout(fields.get("timeout_sec")),
         _request_id(fields.get("request_id")),
         _env(fields.get("env")),
         _umask(fields.get("umask")),
-        _features(fields.get("features")),
+        _strings(fields.get("features"), "features"),
         check,
+        _descriptors(fields.get("descriptors")),
+        _flag(fields.get("merge_output"), "merge_output"),
+        _niceness(fields.get("niceness")),
+        _limits(fields.get("limits")),
     )
 
 
@@ -222,12 +279,38 @@ def _string(fields: "Mapping[str, Any]", name: str) -> str:
     return _text(fields[name], name)
 
 
-def _args(value: object) -> "List[str]":
+def _flag(value: object, name: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise RequestError("invalid request: %s must be true or false" % name)
+    return bool(value)
+
+
+def _descriptors(value: object) -> "List[str]":
+    names = _strings(value, "descriptors") or []
+    for name in names:
+        if name not in DESCRIPTORS or names.count(name) > 1:
+            raise RequestError("invalid request: descriptors may hold stdin, stdout and stderr, each once")
+    return names
+
+
+def _niceness(value: object) -> int:
     if value is None:
-        return []
-    if not isinstance(value, list):
-        raise RequestError("invalid request: args must be a list of strings")
-    return [_text(item, "args[%d]" % index) for index, item in enumerate(value)]
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NICENESS:
+        raise RequestError("invalid request: niceness must be an integer from 0 to %d" % MAX_NICENESS)
+    return value
+
+
+def _limits(value: object) -> "Dict[str, int]":
+    """Return the limits that are known: a later version may have more."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError("invalid request: limits must be an object of integers")
+    for item in value.values():
+        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+            raise RequestError("invalid request: limits must be an object of integers of at least 0")
+    return {name: value[name] for name in LIMITS if name in value}
 
 
 def _timeout(value: object) -> "Optional[int]":
@@ -270,21 +353,23 @@ def _umask(value: object) -> "Optional[int]":
     return int(text, 8)
 
 
-def _features(value: object) -> "Optional[List[str]]":
+def _strings(value: object, name: str) -> "Optional[List[str]]":
     if value is None:
         return None
     if not isinstance(value, list):
-        raise RequestError("invalid request: features must be a list of strings")
-    return [_text(item, "features[%d]" % index) for index, item in enumerate(value)]
+        raise RequestError("invalid request: %s must be a list of strings" % name)
+    return [_text(item, "%s[%d]" % (name, index)) for index, item in enumerate(value)]
 
 
-def _parse_cancel(line: "Optional[bytes]") -> "Optional[Cancel]":
-    """Return the cancellation that `line` holds, None for anything else."""
+def _parse_said(line: "Optional[bytes]") -> "Union[Cancel, Signal, None]":
+    """Return the cancellation or the signal that `line` holds, None for anything else."""
     try:
         fields = _parse_object(line or b"")
     except RequestError:
         return None
-    if fields.get("type") != "cancel":
+    kind, signal = fields.get("type"), fields.get("signal")
+    if kind == "signal" and signal in PASSED_SIGNALS:
+        return Signal(signal)
+    if kind != "cancel":
         return None
-    signal = fields.get("signal")
     return Cancel(signal if signal in CANCEL_SIGNALS else "TERM")

@@ -1,11 +1,14 @@
-"""A terminal with a program at it, and somebody who types: what `podman run -it` is for."""
+"""A terminal with a program at it, and somebody who types."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import select
+import struct
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -16,33 +19,53 @@ from harness_world import User
 INTERRUPT = "\x03"
 """What ^C sends (termios(3), VINTR)."""
 
+QUIT, SUSPEND = "\x1c", "\x1a"
+"""The same of ^\\ and ^Z."""
+
 
 class Terminal:
-    """Runs a program as `user` at a terminal of its own."""
+    """Runs a program as `user` at a terminal of its own, which controls it. Closed at the end of a `with` block."""
 
-    def __init__(self, user: User, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        user: User,
+        argv: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str],
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._screen, theirs = os.openpty()
         self._shown = b""
         try:
             self.process = popen_as(
-                user, argv, user.home, env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+                user, argv, cwd or user.home, env, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=_control
             )
         finally:
             os.close(theirs)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Gives the terminal another size; the program in its foreground hears of it (SIGWINCH)."""
+        fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def press(self, keys: str) -> None:
         """Types `keys`; a line ends with \\n."""
         os.write(self._screen, keys.encode())
 
-    def await_text(self, pattern: str) -> None:
-        """Waits until what was shown since the last such wait matches; what follows the match is kept."""
+    def await_text(self, pattern: str) -> str:
+        """Waits until what was shown since the last such wait matches; returns that up to the end of the match."""
         deadline = time.monotonic() + PATIENCE_SEC
         while not (found := re.search(pattern, text(self._shown))):
             ready = select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))[0]
             more = self._read() if ready else b""
             assert more, f"{'end' if ready else 'nothing more'} before {pattern!r}; shown: {text(self._shown)!r}"
             self._shown += more
-        self._shown = text(self._shown)[found.end() :].encode("utf-8", "surrogateescape")
+        shown = text(self._shown)
+        self._shown = shown[found.end() :].encode("utf-8", "surrogateescape")
+        return shown[: found.end()]
+
+    def hang_up(self) -> None:
+        """Closes the terminal, as who closes its window (SIGHUP to the programs there)."""
+        os.close(self._screen)
+        self._screen = -1
 
     def end(self) -> tuple[str, int]:
         """Waits for the program's end; returns what was shown since the last `await_text`, and the exit code."""
@@ -72,4 +95,11 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self._screen)
+        if self._screen >= 0:
+            os.close(self._screen)
+
+
+def _control() -> None:
+    """In the child: a session of its own, whose terminal is the one at its standard input."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
