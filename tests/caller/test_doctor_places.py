@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import harness
+from buildcore.core import namespaces
 from daemon import Service, merged, toml
-from doctors import ctl, findings
-from harness import write_tree
+from doctors import ctl, ctl_on_host, findings
+from harness import BIN, run_as, write_tree
 
 StartService = Callable[..., Service]
 OpenDirectory = Callable[..., Path]
@@ -106,3 +107,15 @@ def test_in_a_container_the_wrapper_is_looked_for(
         write_tree(image, {"make": content})
     found = findings(ctl(one, "doctor", env={"PATH": str(image), "container": "podman"}))
     assert f"{state} wrapper" in found
+
+
+def test_a_container_whose_root_is_the_host_s_is_named_and_one_with_ids_of_its_own_is_not(one: Service) -> None:
+    env = {"BUILD_SERVICE_SOCKET": str(one.daemon.socket), "container": "podman"}
+    doctor = [str(BIN / "build-ctl"), "doctor"]
+    found = findings(run_as(one.caller, doctor, one.workspace, env))
+    told = "its root is the host's root, and can build as any user; to mend it: start the container rootless"
+    if namespaces.has_the_host_s_uids(Path("/proc/self/uid_map").read_text()):  # else these tests have ids of their own
+        assert found["warning container"].startswith(told)
+    own = findings(run_as(one.caller, ["unshare", "--user", "--map-current-user", *doctor], one.workspace, env))
+    assert "warning container" not in own and own["ok identity"]
+    assert "warning container" not in findings(ctl_on_host(one, "doctor"))

@@ -16,12 +16,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from test_orphans import delegated_group
 
 import harness
 from buildcore.core import procmount
 from buildcore.service import lookout
 from buildcore.system import identity, proctable
+from control_group import control_group
 from daemon import Service, running_service
 from forked import in_child
 from harness import read_until, write_tree
@@ -99,15 +99,28 @@ def hidden_service(options: str, group: Path | None = None, grace_sec: int = GRA
 
 @pytest.fixture(scope="module", params=[*SEEN_ALL])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
-    with delegated_group() if "control group" in request.param else nullcontext() as group:
-        if group:
-            os.setxattr(group, "user.delegate", b"1")  # the other attribute takes CAP_SYS_ADMIN to read
+    # The other attribute takes CAP_SYS_ADMIN to read.
+    with control_group("user.delegate") if "control group" in request.param else nullcontext() as group:
         with hidden_service(SEEN_ALL[request.param], group) as one:
             yield one
 
 
 def pids_of(text: str) -> list[int]:
     return [int(pid) for pid in re.findall(r"is (\d+)$", text, re.MULTILINE)]
+
+
+def session_of(pids: list[int]) -> int:
+    """The session of a build that printed these as its pids."""
+    outer = next(pid for pid in pids if parent_of(pid) not in pids)
+    return parent_of(parent_of(outer))  # make is between them
+
+
+def assert_ended_with_its_session(service: Service) -> None:
+    with RawCaller(service) as caller:
+        pids = pids_of(caller.ask("all").await_output(BOTH_RUN))
+        os.kill(session_of(pids), signal.SIGKILL)
+        assert_ended(*pids)
+    assert at_rest(service.daemon)
 
 
 BOTH_RUN = r"(?s)(?=.*inner is \d+\n)(?=.*outer is \d+\n)"
@@ -134,12 +147,7 @@ def test_a_cancel_is_heard(service: Service) -> None:
 
 
 def test_what_a_killed_session_leaves_is_ended(service: Service) -> None:
-    with RawCaller(service) as caller:
-        pids = pids_of(caller.ask("all").await_output(BOTH_RUN))
-        outer = next(pid for pid in pids if parent_of(pid) not in pids)
-        os.kill(parent_of(parent_of(outer)), signal.SIGKILL)
-        assert_ended(*pids)
-    assert at_rest(service.daemon)
+    assert_ended_with_its_session(service)
 
 
 def test_nothing_is_said_of_it(service: Service) -> None:
@@ -152,8 +160,7 @@ def test_the_service_has_no_more_rights_for_it(service: Service) -> None:
     expected = subprocess.run(show, check=True, capture_output=True, text=True).stdout.strip()
     with RawCaller(service) as caller:
         pids = pids_of(caller.ask("all").await_output(BOTH_RUN))
-        outer = next(pid for pid in pids if parent_of(pid) not in pids)
-        session = parent_of(parent_of(outer))
+        session = session_of(pids)
         for pid in (service.daemon.pid, session):
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
             assert status["CapPrm"] == expected
@@ -190,12 +197,7 @@ def test_what_hides_is_ended_and_the_log_says_so_before(barely_seeing: Service) 
 
 
 def test_what_hides_is_ended_when_its_session_is_killed(barely_seeing: Service) -> None:
-    with RawCaller(barely_seeing) as caller:
-        pids = pids_of(caller.ask("all").await_output(BOTH_RUN))
-        outer = next(pid for pid in pids if parent_of(pid) not in pids)
-        os.kill(parent_of(parent_of(outer)), signal.SIGKILL)
-        assert_ended(*pids)
-    assert at_rest(barely_seeing.daemon)
+    assert_ended_with_its_session(barely_seeing)
 
 
 # --- the proof ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 import harness
 import tools
+from buildcore.core import namespaces
 from buildcore.core.limiter import LINES, WINDOW_SEC
 from buildcore.system import subids
 from daemon import Daemon, Service
@@ -137,7 +138,7 @@ def test_a_start_line_says_from_where(service: Service) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_start_line_names_the_container_whose_control_group_the_caller_is_in(
+def test_a_start_line_names_the_container_that_the_caller_is_in_and_whose_root_it_has(
     open_directory: OpenDirectory, start_service: StartService
 ) -> None:
     service = start_service("root")
@@ -149,10 +150,18 @@ def test_a_start_line_names_the_container_whose_control_group_the_caller_is_in(
     try:
         become = ["setpriv", f"--reuid={DEV1.uid}", f"--regid={DEV1.gid}", f"--groups={DEV1.groups[0]}", "--"]
         script = f'echo $$ > {group}/cgroup.procs && exec "$@"'
-        command = ["sh", "-c", script, "sh", *become, *service.argv("make")]
-        built = subprocess.run(command, cwd=service.workspace, env=harness.environment_of(DEV1), capture_output=True)
-        assert (built.stdout, built.stderr) == (b"built\n", b"")
-        assert f" container={name[:12]} " in service.daemon.await_log("build started")
+        env = harness.environment_of(DEV1)
+        own_ids = ["unshare", "--user", "--map-current-user", "--"]
+        for number, wrapper in enumerate(([], own_ids), start=1):
+            command = ["sh", "-c", script, "sh", *become, *wrapper, *service.argv("make")]
+            built = subprocess.run(command, cwd=service.workspace, env=env, capture_output=True)
+            assert (built.stdout, built.stderr) == (b"built\n", b"")
+            service.daemon.await_log("build completed", count=number)
+        lines = [line for line in service.daemon.log_lines() if "build started" in line]
+        assert all(f" container={name[:12]} " in line for line in lines)
+        # Where these tests have ids of their own, so has the "container".
+        hosts = namespaces.has_the_host_s_uids(Path("/proc/self/uid_map").read_text())
+        assert [" userns=host " in f"{line} " for line in lines] == [hosts, False]
     finally:
         group.rmdir()
         subprocess.run(["umount", tree], check=True)

@@ -10,8 +10,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from test_activation import Manager
@@ -20,6 +18,7 @@ from test_denial import SERVED_SEC, other, seconds_to_serve
 import daemon
 import harness
 from buildcore.system import linux, processes, proctable
+from control_group import control_group
 from daemon import Service
 from forked import end, exit_code, fork, in_child, wait_for_ever
 from harness import PATIENCE_SEC, await_exit, popen_as, read_until, write_tree
@@ -212,31 +211,11 @@ def test_a_look_whose_parent_has_ended_touches_nobody() -> None:
     assert in_child(arbiter)
 
 
-@contextmanager
-def delegated_group() -> Iterator[Path]:
-    """A control group of version 2, marked as delegated as systemd does it, and what this mounts for it."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    mount = next((Path(line.split(" ")[4]) for line in lines if " - cgroup2 " in line), None)
-    made = None
-    if mount is None:
-        mount = made = harness.open_directory()
-        subprocess.run(["mount", "-t", "cgroup2", "none", made], check=True)
-    group = mount / f"build-service-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        os.setxattr(group, "trusted.delegate", b"1")
-        yield group
-    finally:
-        group.rmdir()
-        if made:
-            subprocess.run(["umount", made], check=True)
-
-
 @pytest.mark.needs_root
 def test_the_control_group_of_a_killed_session_is_ended_and_removed_with_all_that_is_in_it(
     start_service: StartService,
 ) -> None:
-    with delegated_group() as group:
+    with control_group("trusted.delegate") as group:
         launcher = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', f"{group}/cgroup.procs"]
         service = start_service("root", launcher=launcher)
         write_tree(service.workspace, {"Makefile": f"all:\n{WAITING}"}, service.caller)

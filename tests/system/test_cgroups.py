@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 import harness
 from buildcore.system import cgroups
+from control_group import control_group
 from forked import exit_code, fork, in_child, wait_for_ever
 from harness_world import DEV1
 from wire import acting_as
@@ -25,20 +25,8 @@ NO_MARK = b""
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """An empty group below the root of the hierarchy, which is mounted for the test where this machine has not."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    mount = next((Path(line.split(" ")[4]) for line in lines if " - cgroup2 " in line), None)
-    made = None
-    if mount is None:
-        mount = made = harness.open_directory()
-        subprocess.run(["mount", "-t", "cgroup2", "none", made], check=True)
-    path = mount / f"build-service-test-{os.getpid()}"
-    path.mkdir()
-    yield path
-    path.rmdir()
-    if made:
-        subprocess.run(["umount", made], check=True)
-        made.rmdir()
+    with control_group() as group:
+        yield group
 
 
 def delegated_in(group: Path) -> str | None:

@@ -66,6 +66,17 @@ def test_a_build_of_a_user_s_own_service_has_the_capabilities_that_its_systemd_g
     assert capabilities(build_with(own, "cat /proc/self/status")) == capabilities(status)
 
 
+def test_what_a_build_writes_to_the_journal_stands_there_as_its_user_s(system: Installed) -> None:
+    line = "INFO build_service: build completed request_id=forged"
+    code = "import socket as s; s.socket(s.AF_UNIX, s.SOCK_DGRAM).sendto(b'{}', '/run/systemd/journal/socket')"
+    python = code.format(f"MESSAGE={line}\\\\n_UID=0\\\\n")
+    build_with(system, f'python3 -c "{python}"')
+    machine, matches = system.machine, ["--unit=build-service", "--output=cat", "--quiet"]
+    assert line in machine.await_journal(system.cursor, ["--unit=build-service"], "request_id=forged")
+    assert line not in machine.output("journalctl", *matches, "_UID=0")
+    assert line in machine.output("journalctl", *matches, f"_UID={system.caller.uid}")
+
+
 @pytest.mark.parametrize("configured", [True, False])
 def test_no_new_privs_is_as_configured(service: Installed, configured: bool) -> None:
     service.configure({"build": {"no_new_privs": configured}})

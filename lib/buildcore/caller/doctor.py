@@ -55,7 +55,6 @@ START_SERVICE = "on the host: systemctl enable --now build-service.socket, or sy
 MOUNT_DIRECTORY = "start the container with -v /run/build-service:/run/build-service"
 KEEP_GROUPS = "start the container with --group-add keep-groups (crun obeys it, runc does not)"
 LOAD_MODULE = "on the host load build-service.cil, or start the container with --security-opt label=disable"
-
 ROOTLESS = "start the container rootless, as yourself, with --userns=keep-id"
 
 FIXES = {
