@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from buildcore.core.budgets import OTHERS, OWNERS, SECONDS, Budget, Budgets
@@ -88,6 +88,7 @@ def test_all_owners_together_have_a_quarter() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.integers(100, MAX_LINE_BYTES), st.floats(0, 60)), max_size=300))
+@example([(1, MAX_LINE_BYTES, 0.0)] * 100)
 def test_a_builds_line_is_whole_as_long_as_the_budget_lasts_and_short_then(
     lines: list[tuple[int, int, float]],
 ) -> None:

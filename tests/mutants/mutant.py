@@ -8,7 +8,9 @@ PROMISES = {
     "ids": "a build has exactly the caller's uid, gid and groups, however many",
     "connected": "whoever connected is who builds, whatever it becomes or hands on",
     "drop": "a drop that goes wrong at any step starts no build, and no service",
-    "refused": "root, and uids without account, build nothing",
+    "refused": "root, uids without account, and system accounts below `build.min_uid` build nothing",
+    "common": "of groups in common, both caller and account have each; one of the host's own that the account is "
+    "not in is named",
     "untouched": "nothing of a caller reaches its session, the arbiter or others' builds",
     "isolated": "no program loads code that its environment names",
     "socket": "who connects is whom the socket's group and mode let in, from the moment that it is made",
