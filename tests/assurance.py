@@ -58,6 +58,10 @@ ATTACKS = (
     ),
     tests("1 200 orphans that a tracer holds, and those of killed sessions", "service/orphans"),
     tests("builds that are held before they begin, or became somebody else", "service/starting service/set_user_id"),
+    tests(
+        "hidepid, numbers that are used again, groups that the account is not in",
+        "service/hidden system/reused_numbers service/foreign_groups",
+    ),
     tests("callers who never read", "service/deliveries"),
     tests("requests that take long, file systems that do not answer", "core/scale system/path_names service/planning"),
     tests("services that are kept from stopping", "service/stopping"),
