@@ -13,7 +13,11 @@ from buildcore.core import text
 LONG = st.text(min_size=1, max_size=20).map(lambda piece: piece * (1 << 10))
 LISTS = st.lists(LONG, min_size=1, max_size=4)
 KNOWN = {"user": "u" * 64, "command": LONG, "cwd": LONG, "request_id": LONG, "args": LISTS}
-START = {"timeout_sec": 1 << 31, "peer_pid": 1 << 22, "container": "c" * 12, "label": LONG}
+FOREIGN = [f"{gid}({'g' * 32})" for gid in range(100, 116)] + ["65520 more"]
+START = {
+    "timeout_sec": 1 << 31, "peer_pid": 1 << 22, "container": "c" * 12, "userns": "host", "label": LONG,
+    "foreign_groups": FOREIGN,
+}  # fmt: skip
 END = {"exit_code": 255, "duration_sec": 1e6, "reason": "build-service stops", "survivors": LISTS}
 
 LEFT_OUT = re.compile(r"\.\.\. \[(\d+) characters left out\]")

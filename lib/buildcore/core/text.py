@@ -19,7 +19,7 @@ from typing import NamedTuple
 MAX_LINE_BYTES = 8192
 """The longest line, its newline included, in bytes of UTF-8."""
 
-SHORT_LINE_BYTES = 640
+SHORT_LINE_BYTES = 768
 """A line of a build that is written shortened: room for what tells it, and for MIN_VALUE_BYTES of each long value."""
 
 MAX_FIELDS = 32
