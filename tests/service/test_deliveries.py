@@ -88,7 +88,7 @@ def test_who_does_not_read_keeps_no_place(flavour: str, start_service: StartServ
 
 @pytest.mark.needs_root
 def test_several_users_who_do_not_read_keep_nobody_out(start_service: StartService) -> None:
-    settings = {"service": {"max_connections_per_user": 8, "max_connections": 32}}
+    settings = {"service": {"max_connections_per_user": 8, "max_connections": 32}, "build": {"min_uid": 1}}
     service = ready(start_service("root", settings), OUTSIDER, *BUILDERS)
     with ExitStack() as stack:
         for number in range(8):
