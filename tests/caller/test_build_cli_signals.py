@@ -144,10 +144,12 @@ def test_it_waits_where_a_signal_that_came_just_before_wakes_it(fake: FakeServer
 
 BEFORE_THE_FIRST_LINE = re.compile(
     rb'Fatal Python error: (?:Py_I|i)nit|argv\[0\]|line 0, in <module>|File "<string>", line 1, in <module>'
+    rb'|^Traceback .*\n(?:  File "<frozen .*\n)+KeyboardInterrupt\n\Z', re.MULTILINE
 )
 """What Python itself says of a SIGINT in the third of a millisecond before a program's first line is run.
 
-Up to Python 3.6 it names that line, which only imports what the next one needs to let SIGINT end the program.
+Up to Python 3.6 it names that line, which only imports what the next one needs to let SIGINT end the program. Later
+ones may be in the midst of what they import themselves for the start of a program that is a zip file: no frame is ours.
 """
 
 
