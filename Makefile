@@ -5,7 +5,7 @@
 # make test-container  rootless podman for real, as root; says what is missing. TESTS= as above
 # make test-systemd  the units for real, as root: boots a systemd in namespaces; says what is missing. TESTS= as above
 # make fuzz        the parsers under coverage-guided fuzzing for SECONDS=60 in all; FUZZ=--keep renews tests/fuzz/corpus
-# make differential  the argument walkers against the real make, ninja and cmake with COUNT=20000 command lines
+# make differential  the argument walkers against the real make, ninja, cmake and ctest with COUNT=20000 command lines
 # make bench       what it costs: time, throughput, memory
 # make assurance   every attack at once, as the table of docs/ASSURANCE.md
 # make mutate      whether the tests would notice: faults put into copies of the tree, one at a time; slow, for the time
@@ -32,7 +32,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 
 VENV       = .venv
 VENV_STAMP = $(VENV)/installed
-TEST_TOOLS = 'hypothesis>=6' 'mypy>=1.11' 'pytest>=7.3' 'pytest-randomly>=3.15' 'ruff>=0.6' tomli
+TEST_TOOLS = 'hypothesis>=6' 'meson>=1.0' 'mypy>=1.11' 'pytest>=7.3' 'pytest-randomly>=3.15' 'ruff>=0.6' tomli
 SOURCES    = lib tests etc/packaging bin/build-cli bin/build-ctl bin/build-service
 
 DIST     = dist

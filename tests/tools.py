@@ -24,7 +24,7 @@ SEARCHED = f"{harness.SYSTEM_PATH}:/usr/sbin:/sbin"
 OTHER_PYTHON = "another python3.N in /usr/bin or ~/.pyenv"
 OLDEST_MINOR = 6
 
-WALKERS = "what make, ninja and cmake do with their command lines"
+WALKERS = "what make, ninja, cmake, ctest and meson do with their command lines"
 IN_C = "calls that fail or do nothing in the C library, and builds of C"
 PAGES = "the manual pages"
 PACKAGES = "the packages"

@@ -53,6 +53,10 @@ def in_makeflags(value: str) -> bytes:
     return request(env={"MAKEFLAGS": value})
 
 
+OPTIONS = {
+    "ctest": "--test-dir", "meson": "-Cx", "cargo": "-Cx", "go": "-o=x", "npm": "-C=x", "bazel": "--bazelrc=x",
+}
+
 SHAPES: Mapping[str, Callable[[int], bytes]] = {
     "a long name": lambda size: request("-f", repeated("a/", size)),
     "a name of dots": lambda size: request("-f", repeated("./", size)),
@@ -76,6 +80,14 @@ SHAPES: Mapping[str, Callable[[int], bytes]] = {
     "many paths of cmake": lambda size: request(*words("x", size), command="cmake"),
     "many options of cmake": lambda size: request(*words("-Bx", size), command="cmake"),
     "a build of cmake": lambda size: request("--build", "x", "--", *words("-Cx", size), command="cmake"),
+    **{
+        f"many options of {tool}": lambda size, tool=tool, word=word: request(*words(word, size), command=tool)
+        for tool, word in OPTIONS.items()
+    },
+    "many builds and tests": lambda size: request(*words("--build-and-test", size), command="ctest"),
+    "many options of builds": lambda size: request(
+        *(["--build-options", "--build-target"] * (len(words("x" * 15, size)) // 2)), command="ctest"
+    ),
     "many makefiles": lambda size: request("MAKEFILES=" + repeated("x ", size)),
     "many definitions": lambda size: request(*words("MAKEFILES=x", size)),
     "blanks before a definition": lambda size: request(repeated(" ", size) + "MAKEFILES"),

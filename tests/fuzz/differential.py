@@ -1,6 +1,6 @@
-"""The argument walkers against the real make, ninja and cmake, with many more command lines than `make test` tries.
+"""The argument walkers against the real make, ninja, cmake and ctest, with many more command lines than `make test`.
 
-`make differential COUNT=20000` runs it: the properties are those of test_arguments_make.py and test_arguments_tools.py,
+`make differential COUNT=20000` runs it: the properties are those of test_arguments_make.py, _tools.py and _builders.py,
 which make up the command lines and compare; this file shares COUNT out among them, counts what the real programs
 were started with, and fails when any of them disagrees with a walker. It must never count what was not run.
 """
@@ -24,10 +24,11 @@ PROPERTIES = (
     "core/test_arguments_make.py",
     "core/test_arguments_tools.py::test_ninja_reads_the_file_that_the_walker_found",
     "core/test_arguments_tools.py::test_whatever_cmake_reads_or_builds_in_the_walker_found",
+    "core/test_arguments_builders.py::test_whatever_ctest_reads_the_walker_found",
 )
-TOOLS = {"make": "MAKE_UNDER_TEST", "ninja": "NINJA_UNDER_TEST", "cmake": "CMAKE_UNDER_TEST"}
-SHARES = 3 + 1 + 1 / 10
-"""Three properties of make and one of ninja get ARGUMENTS_EXAMPLES command lines each, cmake a tenth of that."""
+TOOLS = {tool: f"{tool.upper()}_UNDER_TEST" for tool in ("make", "ninja", "cmake", "ctest")}
+SHARES = 3 + 1 + 2 / 10
+"""Three properties of make and one of ninja get ARGUMENTS_EXAMPLES command lines each, cmake and ctest a tenth."""
 
 DEFAULT_COUNT = 20_000
 

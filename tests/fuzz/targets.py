@@ -138,15 +138,15 @@ def output_events(data: bytes) -> None:
 def walkers(data: bytes) -> None:
     """For each tool the paths found are there, are found again when rewritten, and nothing later changes them."""
     args = any_text(data).split("\n")
-    for command in ("make", "ninja", "cmake"):
+    for command in arguments.KNOWN_COMMANDS:
         found = arguments.path_arguments(command, args)
-        assert all(args[path.index][path.start :] == path.value != "" for path in found)
+        assert all(path.value and args[path.index].startswith(path.value, path.start) for path in found)
         places = [(path.index, path.start) for path in found]
         assert places == sorted(set(places))
         assert arguments.path_arguments(command, args[:-1]) == tuple(p for p in found if p.index < len(args) - 1)
         assert_walks(arguments.directory_walks(command, found), found)
         assert_rewritten(command, args, found)
-        if command != "ninja":
+        if command in (*arguments.MAKE_COMMANDS, "cmake", "ctest"):
             assert all(path.expands_home for path in found if path.value.startswith("~"))
 
 

@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..core import policy
-from ..core.arguments import MAKE_COMMANDS, MAKEFILES
+from ..core.arguments import MAKE_COMMANDS
 from ..core.errors import BuildError
 from ..core.protocol.requests import Request
 from ..core.settings import Build
 from ..core.text import escape
+from ..core.tools.make import MAKEFILES
 from ..system import paths
 from . import launch
 from .handed import Handed
