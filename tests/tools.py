@@ -26,6 +26,7 @@ OLDEST_MINOR = 6
 
 WALKERS = "what make, ninja, cmake, ctest and meson do with their command lines"
 IN_C = "calls that fail or do nothing in the C library, and builds of C"
+TREES = "projects of autotools and kconfig, built through the service"
 PAGES = "the manual pages"
 PACKAGES = "the packages"
 UNITS = "the units, and packages on a host with systemd"
@@ -53,6 +54,10 @@ TOOLS = (
     Tool("ar", "binutils", "binutils", IN_C),
     Tool("ninja", "ninja-build", "ninja-build", WALKERS),
     Tool("cmake", "cmake", "cmake", WALKERS),
+    Tool("autoconf", "autoconf", "autoconf", TREES),
+    Tool("automake", "automake", "automake", TREES),
+    Tool("kconfig-conf", "kconfig-frontends-nox", "", TREES),
+    Tool("kconfig-mconf", "kconfig-frontends-nox", "", TREES),
     Tool("dash", "dash", "dash", SHELLS),
     Tool("busybox", "busybox", "busybox", SHELLS),
     Tool("shellcheck", "shellcheck", "ShellCheck", SHELLS),
