@@ -66,14 +66,14 @@ def test_it_is_built_by_make_and_configured_anew_the_same(service: Service, tree
 cmake -B build 2>&1
 make -C build
 make -C build test
-make -C build install DESTDIR=$PWD/stage
 cmake -B build -DSHOUT=ON
+make -C build install DESTDIR=$PWD/stage
 echo >> CMakeLists.txt
 cd build && make VERBOSE=1 2>&1
 """
     done = same_both_ways(service, tree, lambda way: way.types(commands), MASKS, SECONDS)
     assert {shown.code for shown in done.shown} == {0}
-    assert "Nobody listens" in done.shown[4].stderr and "Nobody listens" in done.shown[6].stdout
+    assert "Nobody listens" in done.shown[3].stderr and "Nobody listens" in done.shown[6].stdout
     assert {"build/words", "stage/usr/local/bin/words"} <= set(done.left)
 
 
