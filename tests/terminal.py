@@ -22,6 +22,9 @@ INTERRUPT = "\x03"
 QUIT, SUSPEND = "\x1c", "\x1a"
 """The same of ^\\ and ^Z."""
 
+DOWN, RIGHT, BACKSPACE = "\x1bOB", "\x1bOC", "\x7f"
+"""What these keys of an xterm send to a program that has the full screen (kcud1, kcuf1, kbs of terminfo(5))."""
+
 
 class Terminal:
     """Runs a program as `user` at a terminal of its own, which controls it. Closed at the end of a `with` block."""

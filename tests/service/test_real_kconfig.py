@@ -15,12 +15,9 @@ import real_trees
 import tools
 from both_ways import Shown, Way, same_both_ways
 from daemon import Service
-from terminal import INTERRUPT, Terminal
+from terminal import BACKSPACE, DOWN, INTERRUPT, RIGHT, Terminal
 
 pytestmark = tools.needed("kconfig-conf", "kconfig-mconf", *tools.TO_COMPILE)
-
-DOWN, RIGHT, BACKSPACE = "\x1bOB", "\x1bOC", "\x7f"
-"""What these keys of an xterm send to a program in a full screen (terminfo's kcud1, kcuf1, kbs)."""
 
 
 @pytest.fixture
