@@ -2,8 +2,8 @@
 
 ctest and meson are run: what they read, and where they go, must be what was found. For cargo, go and npm, which are too
 large to be installed for this, the tables below hold what the real programs were seen to do with these command lines in
-a scratch tree: cargo 1.95.0 (RUSTC_BOOTSTRAP=1, as -C is unstable), go 1.27.3 and 1.19.8, npm 11.19.1. Those of bazel
-are from its command-line reference. `CTEST_UNDER_TEST` names another ctest.
+a scratch tree: cargo 1.95.0 (RUSTC_BOOTSTRAP=1, as -C is unstable), go 1.27.3 and 1.19.8, npm 11.19.1, bazel 2.1.0
+(what is newer of its options is from its command-line reference). `CTEST_UNDER_TEST` names another ctest.
 """
 
 from __future__ import annotations
@@ -357,9 +357,11 @@ def test_npm_expands_a_tilde_before_a_slash_alone() -> None:
         ("--output_base=/o --output_user_root u build //x", "--output_base /o p; --output_user_root u p"),
         ("--bazelrc=a.rc --bazelrc=/dev/null build //x", "--bazelrc a.rc p"),
         ("--batch --bazelrc a.rc build", "--bazelrc a.rc p"),
-        ("build --output_base=/o //x", ""),
+        ("build --output_base=/o //x", ""),  # an error, and so is the next
+        ("build --profil=/p //x", ""),
         ("build //x --symlink_prefix=/s/ -c opt --profile p", "--symlink_prefix /s/ p; --profile p p"),
-        ("run //x -- --profile p", ""),
+        ("--output_base o --host_jvm_args --bazelrc build", "--output_base o p"),
+        ("build //x -- --profile p", ""),
         ("build --disk_cache=/c", "--disk_cache /c f"),
         ("", ""),
     ],
