@@ -1,8 +1,9 @@
 """The benchmark, `make bench`: what the service costs beside make itself, measured side by side in one run.
 
-Prints a no-op build's time (medians, taken in turns), the throughput of 300 MB of output, and the memory of the idle
-daemon and of each of 50 running builds. As root the caller is a test user in the private world of harness_world, as an
-ordinary user the single-user service serves that user. It changes nothing outside of its temporary directories.
+Prints a no-op build's time (medians, taken in turns), what descriptors add to it that the caller passes, the throughput
+of 300 MB of output, of 30 MB to a terminal, and the memory of the idle daemon and of each of 50 running builds. As root
+the caller is a test user in the private world of harness_world, as an ordinary user the single-user service serves that
+user. It changes nothing outside of its temporary directories.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ import harness
 import harness_world
 from daemon import Service, running_service
 from harness import BIN, TREE, Process
+from terminal import Terminal
+from wire import RawCaller
 
 ROUNDS = 30
+REQUESTS = 300
 OUTPUT_BYTES = 300_000_000
+SHOWN_BYTES = 30_000_000
+TERMINALS = 5
 BUILDS = 50
 AIM_OVER_START_MS = 20.0
 """The issue's aim: a no-op build within one interpreter start and this of direct make."""
@@ -31,6 +37,8 @@ MAKEFILE = f"""nothing:
 \t@:
 text:
 \t@yes '{LINE}' | head -c {OUTPUT_BYTES}
+shown:
+\t@yes '{LINE}' | head -c {SHOWN_BYTES}
 binary:
 \t@for i in $$(seq {OUTPUT_BYTES // 1_000_000}); do cat random; done
 wait:
@@ -81,6 +89,49 @@ def start_times(service: Service, dist: Path) -> None:
     table(f"A no-op build, {ROUNDS} times each in turns", rows)
     over_start = deployed - direct - bare
     print(f"  over direct make and one interpreter start: {over_start:+.1f} ms (aim: {AIM_OVER_START_MS:.0f})")
+
+
+def descriptors(service: Service) -> None:
+    """From the request to the exit of a no-op build, without descriptors and with them, in turns."""
+    ways = {"no descriptor": 0, "stdin": 1, "stdin, stdout, stderr": 3}
+    streams = ["stdin", "stdout", "stderr"]
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    with open(os.devnull, "r+b") as null:
+        for _ in range(REQUESTS):
+            for name, count in ways.items():
+                with RawCaller(service) as caller:
+                    start = time.perf_counter()
+                    if count:
+                        caller.hand_over([null.fileno()] * count, "nothing", descriptors=streams[:count])
+                    else:
+                        caller.ask("nothing")
+                    assert caller.exit()["code"] == 0, caller.text()
+                    samples[name].append(1000 * (time.perf_counter() - start))
+    none, *_ = samples.values()
+    rows = [["", "median ms", "added, median of pairs"]]
+    for name, values in samples.items():
+        added = statistics.median(value - without for value, without in zip(values, none))
+        rows.append([name, f"{statistics.median(values):.2f}", f"{added:+.2f}" if values is not none else ""])
+    table(f"Passing descriptors: a request's time, {REQUESTS} times each in turns", rows)
+
+
+def terminal(service: Service, dist: Path) -> None:
+    """Text to a terminal whose other end takes what comes, directly and through the service, in turns."""
+    client = [dist / "build-cli", "--socket", service.daemon.socket]
+    commands: dict[str, Command] = {"direct": ["make", "shown"], "service": [*client, "make", "shown"]}
+    speeds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(TERMINALS):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            with Terminal(service.caller, command, {}, service.workspace) as shown:
+                text, code = shown.end()
+            speeds[name].append(SHOWN_BYTES / 1e6 / (time.perf_counter() - start))
+            assert code == 0 and len(text.replace("\r", "")) == SHOWN_BYTES
+    rows = [["", "median MB/s"]]
+    rows += [[name, f"{statistics.median(values):.1f}"] for name, values in speeds.items()]
+    pairs = [through / direct for direct, through in zip(*speeds.values())]
+    table(f"{SHOWN_BYTES // 10**6} MB of text to a terminal, {TERMINALS} times each in turns", rows)
+    print(f"  service to direct, median of pairs: {statistics.median(pairs):.2f}")
 
 
 def throughput(service: Service, dist: Path) -> None:
@@ -178,7 +229,9 @@ def main() -> None:
         (service.workspace / "random").chmod(0o644)
         print(f"{flavour} flavour: the daemon is {service.daemon.user.name}, the caller {service.caller.name}")
         start_times(service, dist)
+        descriptors(service)
         throughput(service, dist)
+        terminal(service, dist)
         memory(service, dist)
 
 

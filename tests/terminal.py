@@ -37,7 +37,7 @@ class Terminal:
         cwd: str | os.PathLike[str] | None = None,
     ) -> None:
         self._screen, theirs = os.openpty()
-        self._shown = b""
+        self._shown = bytearray()
         try:
             self.process = popen_as(
                 user, argv, cwd or user.home, env, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=_control
@@ -62,7 +62,7 @@ class Terminal:
             assert more, f"{'end' if ready else 'nothing more'} before {pattern!r}; shown: {text(self._shown)!r}"
             self._shown += more
         shown = text(self._shown)
-        self._shown = shown[found.end() :].encode("utf-8", "surrogateescape")
+        self._shown = bytearray(shown[found.end() :].encode("utf-8", "surrogateescape"))
         return shown[: found.end()]
 
     def hang_up(self) -> None:
