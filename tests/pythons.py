@@ -12,10 +12,10 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import harness
-import harness_world
 
 CLIENT = (
     "caller/test_build_cli.py",
@@ -33,6 +33,8 @@ PROGRAMS = (
     "service/test_reload.py",
 )
 MIN_COVERED = 2
+AT_ONCE = 3
+"""So many Pythons are tried side by side: most of the time the tests wait."""
 TESTS = Path(__file__).resolve().parent
 
 
@@ -57,19 +59,21 @@ def chosen(every: bool) -> list[str]:
 
 
 def run(python: str) -> bool:
+    """Runs the tests with `python`, as root in a private world of their own, and prints what they print at the end."""
     files = PROGRAMS if can_serve(python) else CLIENT
-    print(f"\n== Python {'.'.join(map(str, version_of(python)))}: {', '.join(files)}", flush=True)
     env = {**os.environ, "BUILD_TEST_PYTHON": python, "BUILD_TEST_BIN": "dist"}
-    command = [sys.executable, "-m", "pytest", "-q", *(str(TESTS / file) for file in files)]
-    return subprocess.run(command, cwd=TESTS.parent, env=env).returncode == 0
+    command = [sys.executable, "-B", str(TESTS / "run.py"), "-q", *(str(TESTS / file) for file in files)]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, cwd=TESTS.parent, env=env, text=True, **output)
+    print(f"\n== Python {'.'.join(map(str, version_of(python)))}: {', '.join(files)}\n{done.stdout}", flush=True)
+    return done.returncode == 0
 
 
 def main() -> None:
     pythons = chosen("--all" in sys.argv)
     subprocess.run(["make", "-s", "dist", f"DIST_PYTHONS={' '.join(pythons)}"], cwd=TESTS.parent, check=True)
-    if not harness_world.inside() and harness_world.enter():
-        os.execv(sys.executable, [sys.executable, *sys.argv])
-    passed = [python for python in pythons if run(python)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        passed = [python for python, good in zip(pythons, pool.map(run, pythons)) if good]
     for python in pythons:
         role = "programs" if can_serve(python) else "client"
         outcome = "passed" if python in passed else "FAILED"

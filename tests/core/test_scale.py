@@ -26,6 +26,7 @@ MOST_TIMES_AS_LONG = 9
 LEAST_SEC = 0.01
 """What takes less at a quarter of the size is taken to have taken this: less is the noise of the machine."""
 
+TRIES = 3
 MOST_SEC = 5.0
 """Of processor, for the whole of what a session does with values; the slowest shape takes a fifth of it."""
 
@@ -146,7 +147,10 @@ def processor_sec(data: bytes) -> float:
 def test_a_request_of_any_shape_is_judged_in_proportion_to_its_length(shape: str) -> None:
     short, long = SHAPES[shape](FULL // SHARE), SHAPES[shape](FULL)
     assert len(long) <= requests.MAX_REQUEST_BYTES
-    quarter = min(processor_sec(short) for _ in range(3))
-    full = min(processor_sec(long) for _ in range(2))
-    assert full < MOST_TIMES_AS_LONG * max(quarter, LEAST_SEC), (quarter, full)
-    assert full < MOST_SEC
+    quarters, fulls = [], []
+    for _ in range(TRIES):  # what the machine adds to one of them, it does not add to all
+        quarters.append(processor_sec(short))
+        fulls.append(processor_sec(long))
+        if min(fulls) < min(MOST_SEC, MOST_TIMES_AS_LONG * max(min(quarters), LEAST_SEC)):
+            return
+    raise AssertionError((quarters, fulls))
