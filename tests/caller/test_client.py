@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import time
@@ -115,6 +116,11 @@ def test_the_request_holds_what_the_protocol_says(fake: FakeServer) -> None:
     assert sent["CFLAGS"] == "-O1" and "SECRET" not in sent and "HOME" not in sent
     assert request.pop("features") == ["details", "stopped"]
     assert set(request.pop("limits")) <= set(requests.LIMITS)
+    root = os.stat("/")
+    location = request.pop("location")
+    assert location["device"] == f"{os.major(root.st_dev)}:{os.minor(root.st_dev)}"
+    assert location["inode"] == str(root.st_ino)
+    assert (location["mount"]["point"], set(location["mount"])) == ("/", {"device", "root", "point", "file_system"})
     assert request == {
         "schema_version": "1",
         "command": "make",

@@ -45,6 +45,7 @@ def test_every_key_can_be_set() -> None:
         [build.path_mapping]
         container_template = "/sources"
         host_template = "{home}/ws"
+        mode = "templates"
         [logging]
         level = "trace"
         directory = ""
@@ -63,7 +64,7 @@ def test_every_key_can_be_set() -> None:
             False,
             Timeouts(1, 2, 0),
             Environment(("LANG", "_x1"), {"PATH": "/opt/bin", "EMPTY": ""}),
-            PathMapping("/sources", "{home}/ws"),
+            PathMapping("/sources", "{home}/ws", "templates"),
         ),
         logging=Logging("trace", "", 4096, 1, True),
     )

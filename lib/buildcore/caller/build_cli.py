@@ -17,7 +17,7 @@ except ImportError:
 from .. import __version__
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
-from . import catcher, client, inherited
+from . import catcher, client, inherited, whereabouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,20 +155,19 @@ def _run(options: Options) -> int:
             caught.finish()
             return _fail("invalid response from build-service: %s" % exc)
     caught.finish()
-    if exit_.env_left_out:
-        _tell_left_out(exit_, options)
+    if exit_.env_left_out or exit_.paths_left or not exit_.cwd_compared:
+        _tell(exit_, options)
     if exit_.timed_out:
         seconds = exit_.timeout_sec or options.timeout_sec
         write_all(2, b"build timed out after %ds\n" % seconds if seconds else b"build timed out\n")
     return exit_.code
 
 
-def _tell_left_out(exit_: events.Exit, options: Options) -> None:
+def _tell(exit_: events.Exit, options: Options) -> None:
     from . import left_out  # at most one build in many needs it
 
-    names = left_out.telling(exit_.env_left_out, options.env, options.asked)
-    if names:
-        write_all(2, left_out.line(names).encode("utf-8") + b"\n")
+    for line in left_out.lines(exit_, options.env, options.asked):
+        write_all(2, line.encode("utf-8", "replace") + b"\n")
 
 
 def request_of(options: Options, check: bool = False) -> requests.Request:
@@ -194,6 +193,7 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         merge_output,
         inherited.niceness(),
         inherited.limits(),
+        whereabouts.location(),
     )
 
 

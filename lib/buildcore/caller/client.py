@@ -20,6 +20,7 @@ except ImportError:
 from ..core import variables
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
+from . import whereabouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,15 +167,17 @@ def run(
     `forwarded(os.environ)`. Returns the Exit with the code; a refusal is an Exit too, with `error` set and its
     line on stderr. Raises ConnectError and ProtocolError.
     """
+    directory = current_directory() if cwd is None else cwd
     request = requests.Request(
         command[0],
         command[1:],
-        current_directory() if cwd is None else cwd,
+        directory,
         timeout_sec,
         request_id,
         forwarded(environment()) if env is None else env,
         None,
         ("details",),
+        location=whereabouts.location(directory),
     )
     with connect(socket_path) as connection:
         connection.send(request)

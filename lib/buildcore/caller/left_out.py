@@ -1,13 +1,16 @@
-"""Variables that the host kept from a build: which of them a caller has to be told of, and in which line.
+"""What a build had otherwise than its caller sent it: what of that a caller has to be told of, and in which lines.
 
-build-cli imports this only after a build that some were kept from; the doctor shows all. Syntax of Python 3.6.
+build-cli imports this only after a build of which there is something to tell; the doctor shows all. Syntax of Python
+3.6.
 """
 
 from ..core import variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Collection, Iterable, List, Sequence
+    from typing import Collection, Iterable, Iterator, List, Sequence
+
+    from ..core.protocol.events import Exit
 
 QUIET = frozenset(
     "CLICOLOR CLICOLOR_FORCE CMAKE_COLOR_DIAGNOSTICS COLORTERM FORCE_COLOR GCC_COLORS JAVA_HOME LANG LANGUAGE"
@@ -19,6 +22,20 @@ QUIET_PREFIXES = ("LC_",)
 
 MAX_NAMES_CHARS = 400
 """How long the names in the line may be together; some names can be of any length."""
+
+
+def lines(exit_: "Exit", sent: "Iterable[str]", asked: "Collection[str]") -> "Iterator[str]":
+    """Give the lines for the caller of a build that ended with `exit_`; `sent` and `asked` are as in `telling`."""
+    names = telling(exit_.env_left_out, sent, asked)
+    if names:
+        yield line(names)
+    if exit_.paths_left and exit_.path_mapping is not None:
+        here, there = exit_.path_mapping
+        yield "build-cli: paths of the container are left in what the host got: %s (%s here is %s there)" % (
+            listed(exit_.paths_left), _printable(here), _printable(there)
+        )
+    if not exit_.cwd_compared:
+        yield "build-cli: the host could not tell whether the directory of the build was this one"
 
 
 def telling(left_out: "Iterable[str]", sent: "Iterable[str]", asked: "Collection[str]") -> "List[str]":

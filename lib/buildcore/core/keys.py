@@ -14,7 +14,7 @@ from typing import Any
 
 from . import values
 from .faults import ConfigError, Refused, bare_or_quoted, must_be, nearest
-from .settings import GROUPS, LEVELS, MIN_UID_OF_HOST, Settings, Timeouts
+from .settings import GROUPS, LEVELS, MAPPING_MODES, MIN_UID_OF_HOST, Settings, Timeouts
 from .text import escape
 from .values import Reader
 
@@ -60,6 +60,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "build.environment.set": values.read_variables,
         "build.path_mapping.container_template": values.template(),
         "build.path_mapping.host_template": values.template("user", "home"),
+        "build.path_mapping.mode": values.choice(*MAPPING_MODES),
         "logging.level": values.choice(*LEVELS),
         "logging.directory": values.read_log_directory,
         "logging.max_bytes": values.integer("bytes", MIN_LOG_BYTES, MAX_LOG_BYTES),

@@ -7,11 +7,12 @@ that the settings do not allow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import join
+from typing import NamedTuple
 
-from . import arguments, variables
+from . import arguments, leftpaths, mounts, variables
 from .errors import BuildError
 from .protocol.requests import Request
 from .settings import Build, Environment, Timeouts
@@ -38,16 +39,20 @@ class PolicyError(BuildError):
     kind = "not_allowed"
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """How a caller names its workspace: what is `container_root` to it, is `host_root` on the host."""
 
     container_root: str
     host_root: str
 
+    @property
+    def maps(self) -> bool:
+        """Whether the two are different names."""
+        return self.container_root != self.host_root
+
     def to_host(self, path: str) -> str:
         """Return the host's name of `path`, which stays as it is when relative or not below container_root."""
-        if not path.startswith("/") or self.container_root == self.host_root:
+        if not path.startswith("/") or not self.maps:
             return path
         root, name = _plain(self.container_root), _plain(path)
         if name == root:
@@ -132,6 +137,23 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
     )
 
 
+def views_by_mounts(cwd: str, mount: mounts.Mount, mountinfo: str) -> tuple[View, ...]:
+    """Return the ways to read the paths of a caller whose `cwd` lies in `mount`: one for each name that the place has
+    by the mounts of this side, the likelier first. What a name leads to is for whoever opens it to compare."""
+    below = mounts.below_of(_plain(mount.point), _plain(cwd))
+    if below is None:
+        return ()
+    place = mounts.joined(mount.root, below)
+    return tuple(_view(cwd, mount.point, below, name) for name in mounts.names_of(mountinfo, mount.device, place))
+
+
+def _view(cwd: str, point: str, below: str, name: str) -> View:
+    """Return the view of all of the mount where the names of both sides are the same below it, else of `cwd` alone."""
+    if not below:
+        return View(point, name)
+    return View(point, name[: -len(below) - 1] or "/") if name.endswith("/" + below) else View(cwd, name)
+
+
 def host_arguments(plan: Plan, view: View) -> tuple[str, ...]:
     """Return the plan's arguments with every path in them as the host names it, read in the caller's `view`.
 
@@ -189,6 +211,14 @@ def left_out(plan: Plan, request: Request, has_pwd: bool) -> tuple[str, ...]:
             break
         told.append(name)
     return tuple(told)
+
+
+def paths_left(plan: Plan, view: View, args: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of what holds paths of the container where the host has others: among `args`, as the host gets
+    them, and in what the build has from its caller's environment. See `leftpaths`."""
+    rewritten = (_PWD, arguments.MAKEFILES)
+    theirs = {name: plan.environment.get(name, "") for name in sorted(plan.taken) if name not in rewritten}
+    return leftpaths.names_of(view.container_root, view.host_root, args, theirs)
 
 
 def _without_tilde(path: arguments.PathArgument, plan: Plan) -> str:

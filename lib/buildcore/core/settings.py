@@ -35,6 +35,14 @@ GROUPS = (GROUPS_PEER, GROUPS_LOGIN, GROUPS_COMMON)
 MIN_UID_OF_HOST = "login.defs"
 """The lowest uid that is served is the lowest that the host gives to people (UID_MIN, login.defs(5))."""
 
+MAPPING_AUTO = "auto"
+"""Where the templates do not lead to a caller's directory, the mount that it lies in tells where it is on the host."""
+
+MAPPING_TEMPLATES = "templates"
+"""The templates alone tell where a caller's directory is on the host."""
+
+MAPPING_MODES = (MAPPING_AUTO, MAPPING_TEMPLATES)
+
 PLACEHOLDERS = ("user", "home", "workspace_root")
 """What a path template may name in braces."""
 
@@ -106,6 +114,9 @@ class PathMapping:
 
     host_template: str = "{workspace_root}/{user}/workspace"
     """The same directory's path on the host; names {user} or {home}, so that no two accounts share it."""
+
+    mode: str = MAPPING_AUTO
+    """How a caller's directory is found on the host: one of MAPPING_MODES. In each it has to be the same one."""
 
     def container_root(self, user: str, home: str, workspace_root: str) -> str:
         """The workspace as the containers of account `user` see it: see `expand_template`."""

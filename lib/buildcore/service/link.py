@@ -37,17 +37,9 @@ class CallerLink:
         self._gone = False
         self._listening = True
 
-    def describe_exit(
-        self,
-        request_id: str,
-        timeout_sec: int,
-        features: tuple[str, ...] | None,
-        env_left_out: tuple[str, ...] = (),
-    ) -> None:
+    def describe_exit(self, exit_: events.Exit, features: tuple[str, ...] | None) -> None:
         """Set what `exit` says beyond the ending itself, and what the caller understands (None: nothing)."""
-        self._exit.request_id = request_id
-        self._exit.timeout_sec = timeout_sec
-        self._exit.env_left_out = env_left_out
+        self._exit = exit_
         self._features = features
 
     def fileno(self) -> int:

@@ -13,14 +13,16 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..core import policy
 from ..core.arguments import MAKE_COMMANDS
 from ..core.errors import BuildError
+from ..core.protocol import events
+from ..core.protocol.location import Location
 from ..core.protocol.requests import Request
-from ..core.settings import Build
+from ..core.settings import MAPPING_AUTO, Build
 from ..core.text import escape
 from ..core.tools.make import MAKEFILES
 from ..system import paths
@@ -38,8 +40,8 @@ TOO_SLOW = f"build-service cannot serve this request: looking at its paths took 
 class Planned:
     """What is to run, the directory that it runs in, open, and the real name of the workspace that holds it.
 
-    `timeout_sec` is in seconds, and whole. `left_out` names what the caller sent of its environment and the build has
-    not, or not so.
+    `timeout_sec` is in seconds, and whole. `view` is how the caller's paths were read; `told` is an Exit with what the
+    caller is to be told of that, whatever comes of the build.
     """
 
     command: launch.Command
@@ -47,7 +49,8 @@ class Planned:
     cwd: paths.Directory
     workspace: str
     timeout_sec: int
-    left_out: tuple[str, ...]
+    view: policy.View
+    told: events.Exit
 
 
 class Planning:
@@ -109,29 +112,73 @@ def plan(
     plan = policy.plan(request, build, account, inherited)
     stdio = launch.Stdio(handed.named(request.descriptors), request.merge_output)
     handed.check(stdio.handed)
-    workspace, cwd, index = paths.enter(plan.workspace, [view.to_host(plan.cwd) for view in plan.views])
+    workspace, cwd, view = _enter(plan, request.location, build.path_mapping.mode)
     try:
         entered(cwd.real)
-        args = policy.host_arguments(plan, plan.views[index])
+        args = policy.host_arguments(plan, view)
         paths.hold_arguments(plan.command, args, cwd, workspace)
-        makefiles = policy.host_makefiles(plan, plan.views[index])
+        makefiles = policy.host_makefiles(plan, view)
         if makefiles is not None:  # make reads it where its arguments lead to; another command, or what it starts, here
             all_args = [policy.makefiles(makefiles), *(args if plan.command in MAKE_COMMANDS else ())]
             paths.hold_arguments(MAKE_COMMANDS[0], all_args, cwd, workspace)
         problem = launch.why_not(plan.program) if request.check else None
         if problem:
             raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
-        pwd = policy.host_pwd(plan, plan.views[index])
+        pwd = policy.host_pwd(plan, view)
         name = pwd if pwd is not None and paths.leads_to(pwd, cwd) else cwd.real
-        left_out = policy.left_out(plan, request, name == pwd)
+        told = events.Exit(
+            0,
+            timeout_sec=plan.timeout_sec,
+            env_left_out=policy.left_out(plan, request, name == pwd),
+            paths_left=policy.paths_left(plan, view, args),
+            path_mapping=view if view.maps else None,
+            cwd_compared=request.location is None or paths.is_same(cwd, request.location) is not None,
+        )
         command = _command(plan, args, makefiles, name)
         command = replace(command, niceness=request.niceness, limits=request.limits)
-        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec, left_out)
+        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec, view, told)
     except BaseException:
         cwd.close()
         raise
     finally:
         workspace.close()
+
+
+def _enter(
+    plan: policy.Plan, location: Location | None, mode: str
+) -> tuple[paths.Directory, paths.Directory, policy.View]:
+    """Open the workspace and the caller's directory; return both, and the way in which its paths are to be read.
+
+    The configured ways come first; those that follow from mounts are looked for where none of them leads there.
+    """
+    tried: list[policy.View] = []
+
+    def candidates() -> Iterator[str]:
+        for view in plan.views:
+            tried.append(view)
+            yield view.to_host(plan.cwd)
+        if mode == MAPPING_AUTO and location is not None and location.mount is not None:
+            for view in policy.views_by_mounts(plan.cwd, location.mount, _mountinfo()):
+                tried.append(view)
+                yield view.to_host(plan.cwd)
+
+    try:
+        workspace, cwd, index = paths.enter(plan.workspace, candidates(), location)
+    except paths.MissingError as exc:
+        mapping = plan.views[0]
+        if not mapping.maps:
+            raise
+        known = f"{escape(mapping.container_root)} in the container is {escape(mapping.host_root)} there"
+        raise paths.MissingError(f"{exc} ({known}: build.path_mapping)") from exc
+    return workspace, cwd, tried[index]
+
+
+def _mountinfo() -> str:
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _command(plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, pwd: str) -> launch.Command:

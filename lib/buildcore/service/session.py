@@ -244,6 +244,7 @@ class _Session:
             "groups": caller.ids.groups,
             "workspace": planned.workspace,
             "cwd": planned.cwd.real,
+            "path_mapping": planned.view,
             "program": planned.command.program,
             "args": planned.command.argv[1:],
             "timeout_sec": planned.timeout_sec,
@@ -252,7 +253,8 @@ class _Session:
         }
         known = {**self._seen, "request_id": self._request_id}
         self._service.log.by_caller(self._owner, "debug", "build checked", **known)
-        exit_ = events.Exit(0, request_id=self._request_id, check=answer, env_left_out=planned.left_out)
+        exit_ = planned.told
+        exit_.request_id, exit_.check = self._request_id, answer
         say_goodbye(self._connection, events.encode_exit(exit_, self._features is not None))
 
     def _run(self, command: launch.Command, planned: planner.Planned, caller: Caller) -> None:
@@ -291,7 +293,8 @@ class _Session:
             self._log_ending(ending)
 
         link = CallerLink(self._connection, self._reader)
-        link.describe_exit(self._request_id, planned.timeout_sec, self._features, planned.left_out)
+        planned.told.request_id = self._request_id
+        link.describe_exit(planned.told, self._features)
         with identity.as_root():
             if group is not None:
                 cgroups.create(group)

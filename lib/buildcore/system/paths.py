@@ -13,13 +13,16 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..core import arguments, openfiles
+from ..core import arguments, mounts, openfiles
 from ..core.errors import BuildError
+from ..core.protocol.location import Location
 from ..core.text import escape
 from .proctable import SCARCE
 
 _NOT_OPEN = -1
 _NOT_HANDED_OVER = "of what the caller has open, the build has standard input alone"
+_SAME_DIRECTORY = "cwd must be the same directory on the host"
+_IS_ANOTHER = "is another one there (mount the host's into the container)"
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 PATH_MAX = 4096
@@ -33,6 +36,10 @@ class PathError(BuildError):
     """A path is not where the caller may build; the text is the line to refuse it with."""
 
     kind = "path"
+
+
+class MissingError(PathError):
+    """The host has no directory of that name, or none that the caller may enter."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,14 @@ def open_directory(path: str, base: Directory | None = None) -> Directory:
         raise
 
 
-def enter(workspace: str, candidates: Sequence[str]) -> tuple[Directory, Directory, int]:
-    """Open the workspace and the first of `candidates`, host names of the caller's cwd, that exists.
+def enter(
+    workspace: str, candidates: Iterable[str], location: Location | None = None
+) -> tuple[Directory, Directory, int]:
+    """Open the workspace and the caller's cwd, by the first of `candidates`, host names of it, that leads there.
 
-    Returns both directories and the index of the candidate. Raises PathError when none can be opened or the
-    one that was does not resolve to the workspace or something below it.
+    That is the first one which is the directory at `location`, as far as `is_same` can tell, and in the workspace;
+    without a location the first one that exists. Returns both directories and the index of the candidate. Raises
+    PathError when there is none.
     """
     try:
         root = open_directory(workspace)
@@ -69,15 +79,21 @@ def enter(workspace: str, candidates: Sequence[str]) -> tuple[Directory, Directo
         raise PathError(
             f"cwd must be under workspace: {escape(workspace)}: {exc.strerror} on the host"
         ) from exc
-    opened = [root]
     try:
-        cwd, index = _open_first(candidates)
-        opened.append(cwd)
-        hold("cwd", cwd.real, candidates[index], root)
+        cwd, index = _open_first(candidates, location, root)
     except BaseException:
-        close_all(opened)
+        root.close()
         raise
     return root, cwd, index
+
+
+def is_same(directory: Directory, location: Location) -> bool | None:
+    """Tell whether `directory` is the one at `location`, by device and inode; None where the numbers do not tell."""
+    status = os.fstat(directory.fd)
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    if device == location.device:
+        return str(status.st_ino) == location.inode
+    return None if location.mount is not None and mounts.may_be_twice(location.mount.file_system) else False
 
 
 def leads_to(path: str, directory: Directory) -> bool:
@@ -211,15 +227,32 @@ def close_all(directories: Iterable[Directory]) -> None:
         directory.close()
 
 
-def _open_first(candidates: Sequence[str]) -> tuple[Directory, int]:
-    failure: OSError | None = None
+def _open_first(candidates: Iterable[str], location: Location | None, workspace: Directory) -> tuple[Directory, int]:
+    missing: PathError | None = None
+    other: PathError | None = None
+    outside: PathError | None = None
     for index, candidate in enumerate(candidates):
         try:
-            return open_directory(candidate), index
+            cwd = open_directory(candidate)
         except OSError as exc:
-            failure = failure or exc
-    reason = "no directory" if failure is None else failure.strerror
-    raise PathError(f"cwd must be under workspace: {escape(candidates[0])}: {reason} on the host") from failure
+            reason = f"{escape(candidate)}: {exc.strerror} on the host"
+            missing = missing or MissingError(f"cwd must be under workspace: {reason}")
+            continue
+        try:
+            if location is not None and is_same(cwd, location) is False:
+                other = other or PathError(f"{_SAME_DIRECTORY}: {escape(candidate)} {_IS_ANOTHER}")
+            else:
+                hold("cwd", cwd.real, candidate, workspace)
+                return cwd, index
+        except PathError as exc:
+            outside = outside or exc
+        except BaseException:
+            cwd.close()
+            raise
+        cwd.close()
+        if location is None:
+            break
+    raise outside or other or missing or PathError("cwd must be under workspace: no directory on the host")
 
 
 def _real_name(fd: int) -> str:

@@ -7,7 +7,7 @@ from .lines import Lines, ProtocolError, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+    from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 MAX_EVENT_BYTES = 4 << 20
 """The longest event line that a client takes: 64 KiB of output stay below it however they are escaped."""
@@ -50,11 +50,14 @@ class Exit(Record):
     timeout in force in seconds, `error` a (kind, message) pair where the service itself ended or refused the
     build, `check` a dict that says how a request that was only checked would be run. They are None where the
     service did not say. `env_left_out` are the names of variables that the caller sent and the build had not, or not
-    with that value.
+    with that value; `paths_left` the names of arguments and variables that hold paths of the container, which the host
+    knows otherwise, and `path_mapping` how: what is the first of the pair there, is the second on the host, where these
+    differ. `cwd_compared` is False where nothing could tell whether the directory is the caller's.
     """
 
     __slots__ = (
-        "check", "code", "duration_ms", "env_left_out", "error", "request_id", "signal", "timed_out", "timeout_sec",
+        "check", "code", "cwd_compared", "duration_ms", "env_left_out", "error", "path_mapping", "paths_left",
+        "request_id", "signal", "timed_out", "timeout_sec",
     )
 
     def __init__(
@@ -68,6 +71,9 @@ class Exit(Record):
         error: "Optional[Tuple[str, str]]" = None,
         check: "Optional[Dict[str, Any]]" = None,
         env_left_out: "Sequence[str]" = (),
+        paths_left: "Sequence[str]" = (),
+        path_mapping: "Optional[Tuple[str, str]]" = None,
+        cwd_compared: bool = True,
     ) -> None:
         self.code = code
         self.timed_out = timed_out
@@ -78,6 +84,9 @@ class Exit(Record):
         self.error = error
         self.check = check
         self.env_left_out = tuple(env_left_out)
+        self.paths_left = tuple(paths_left)
+        self.path_mapping = path_mapping
+        self.cwd_compared = cwd_compared
 
 
 def encode_output(stream: str, data: bytes) -> bytes:
@@ -111,6 +120,12 @@ def encode_exit(exit_: Exit, details: bool = False) -> bytes:
             fields["check"] = exit_.check
         if exit_.env_left_out:
             fields["env_left_out"] = list(exit_.env_left_out)
+        if exit_.paths_left:
+            fields["paths_left"] = list(exit_.paths_left)
+        if exit_.path_mapping is not None:
+            fields["path_mapping"] = list(exit_.path_mapping)
+        if not exit_.cwd_compared:
+            fields["cwd_compared"] = False
         if exit_.error is not None:
             fields["error"] = {"kind": exit_.error[0], "message": exit_.error[1]}
     return jsontext.encode(fields).encode("utf-8", "replace") + b"\n"
@@ -199,7 +214,7 @@ def _output_bytes(fields: "Mapping[str, Any]") -> bytes:
 
 def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
     code, error, request_id = fields.get("code"), fields.get("error"), fields.get("request_id")
-    check, left_out = fields.get("check"), fields.get("env_left_out")
+    check = fields.get("check")
     if not isinstance(code, int) or isinstance(code, bool):
         raise ResponseError("an exit event without a code")
     pair = None
@@ -214,8 +229,20 @@ def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
         request_id if isinstance(request_id, str) else None,
         pair,
         check if isinstance(check, dict) else None,
-        [name for name in left_out if isinstance(name, str)] if isinstance(left_out, list) else (),
+        _texts(fields.get("env_left_out")),
+        _texts(fields.get("paths_left")),
+        _pair(fields.get("path_mapping")),
+        fields.get("cwd_compared") is not False,
     )
+
+
+def _texts(value: "Any") -> "List[str]":
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _pair(value: "Any") -> "Optional[Tuple[str, str]]":
+    texts = _texts(value)
+    return (texts[0], texts[1]) if len(texts) == 2 else None
 
 
 def _int_or_none(value: "Any") -> "Optional[int]":

@@ -1,7 +1,9 @@
 """Requests and cancellations: the caller's side writes them, the service's side reads them."""
 
 from .. import jsontext
+from ..mounts import Mount
 from .lines import SCHEMA_VERSION, Lines, ProtocolError, Record
+from .location import Location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +14,8 @@ REQUEST_DEADLINE_SEC = 10.0
 MAX_REQUEST_ID_CHARS = 128
 MAX_UMASK = 0o777
 MAX_INTEGER_DIGITS = 18
+MAX_DEVICE_DIGITS = 10
+MAX_INODE_DIGITS = 20
 CANCEL_SIGNALS = ("HUP", "INT", "QUIT", "TERM")
 PASSED_SIGNALS = ("CONT", "STOP", "USR1", "USR2", "WINCH")
 MAX_NICENESS = 19
@@ -35,7 +39,7 @@ class Request(Record):
     `check` nothing is run: the service tells whether it would be, and how. `descriptors` names those of DESCRIPTORS
     that come along, in the order in which they were sent; with `merge_output` stdout and stderr of the build are one.
     `niceness` (0 to 19) and `limits` (a dict by names of LIMITS) bound the build where they are stricter than the
-    service's own.
+    service's own. `location` is where `cwd` is to the caller's kernel; None where it did not say.
     """
 
     __slots__ = (
@@ -47,6 +51,7 @@ class Request(Record):
         "env",
         "features",
         "limits",
+        "location",
         "merge_output",
         "niceness",
         "request_id",
@@ -69,6 +74,7 @@ class Request(Record):
         merge_output: bool = False,
         niceness: int = 0,
         limits: "Optional[Mapping[str, int]]" = None,
+        location: "Optional[Location]" = None,
     ) -> None:
         self.command = command
         self.args = tuple(args)
@@ -83,6 +89,7 @@ class Request(Record):
         self.merge_output = merge_output
         self.niceness = niceness
         self.limits = dict(limits or {})
+        self.location = location
 
     @property
     def details(self) -> bool:
@@ -133,6 +140,8 @@ def encode_request(request: Request) -> bytes:
         fields["niceness"] = request.niceness
     if request.limits:
         fields["limits"] = request.limits
+    if request.location is not None:
+        fields["location"] = request.location.fields()
     if request.check:
         fields = {"schema_version": SCHEMA_VERSION, "check": fields}  # no command: an older service runs nothing
     line = jsontext.encode(fields, ascii_only=True).encode("ascii") + b"\n"
@@ -225,6 +234,7 @@ def parse_request(line: bytes) -> Request:
         _flag(fields.get("merge_output"), "merge_output"),
         _niceness(fields.get("niceness")),
         _limits(fields.get("limits")),
+        _location(fields.get("location")),
     )
 
 
@@ -311,6 +321,39 @@ def _limits(value: object) -> "Dict[str, int]":
         if isinstance(item, bool) or not isinstance(item, int) or item < 0:
             raise RequestError("invalid request: limits must be an object of integers of at least 0")
     return {name: value[name] for name in LIMITS if name in value}
+
+
+def _location(value: object) -> "Optional[Location]":
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise RequestError("invalid request: location must be an object")
+    device, inode, mount = value.get("device"), value.get("inode"), value.get("mount")
+    if not isinstance(inode, str) or not _is_number(inode, MAX_INODE_DIGITS):
+        raise RequestError("invalid request: location.inode must be a string of digits")
+    if mount is not None and not isinstance(mount, dict):
+        raise RequestError("invalid request: location.mount must be an object")
+    return Location(_device(device, "location.device"), inode, None if mount is None else _mount(mount))
+
+
+def _mount(fields: "Dict[str, Any]") -> Mount:
+    device = _device(fields.get("device"), "location.mount.device")
+    names = {name: _text(fields.get(name), "location.mount." + name) for name in ("root", "point", "file_system")}
+    for name in ("root", "point"):
+        if not names[name].startswith("/"):
+            raise RequestError("invalid request: location.mount.%s must be an absolute path" % name)
+    return Mount(device, names["root"], names["point"], names["file_system"])
+
+
+def _device(value: object, name: str) -> str:
+    major, colon, minor = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not _is_number(major, MAX_DEVICE_DIGITS) or not _is_number(minor, MAX_DEVICE_DIGITS):
+        raise RequestError('invalid request: %s must be a string such as "8:1"' % name)
+    return major + colon + minor
+
+
+def _is_number(text: str, max_digits: int) -> bool:
+    return 1 <= len(text) <= max_digits and not text.strip("0123456789")
 
 
 def _timeout(value: object) -> "Optional[int]":
