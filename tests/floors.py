@@ -58,7 +58,7 @@ TOO_DEAR = {"argparse", "dataclasses", "inspect", "logging", "typing"}
 RARE = {"core.jsonplain"}
 """What the client imports only where it must."""
 
-LATER = {"caller.left_out"}
+LATER = {"caller.left_out", "caller.agents"}
 """What functions of the client import, after the build."""
 
 STANDARD_LIBRARY = getattr(sys, "stdlib_module_names", None) or {

@@ -17,6 +17,8 @@ NEWEST_MINOR = 19
 BASE = b'"command":"make","cwd":"/w"'
 REQUESTS = [
     b"{%s}" % BASE,
+    b'{%s,"location":{"device":"8:2","inode":"7","mount":{"device":"8:2","root":"/a","point":"/b","file_system":"xfs"}}}'
+    % BASE,
     b'{%s,"args":["-j4","\\u00e9\\udcff \xc3\xa9"],"timeout_sec":5,"env":{"CC":"gcc -m32"},"umask":"0027"}' % BASE,
     b'{%s,"features":["x"],"request_id":"\xe6\xbc\xa2"}' % BASE,
     b'{%s,"timeout_sec":NaN}' % BASE,

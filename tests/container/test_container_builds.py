@@ -111,8 +111,10 @@ def test_a_workspace_mounted_as_the_home_directory_is_mapped(
     assert (built.stderr, built.returncode) == ("", 0)
 
 
-@pytest.mark.usefixtures("daemon")
-def test_without_the_mapping_the_path_of_the_container_is_refused(project: Path) -> None:
+def test_without_any_mapping_the_path_of_the_container_is_refused(
+    start_daemon: Callable[..., Daemon], project: Path
+) -> None:
+    start_daemon({"build": {"path_mapping": {"mode": "templates"}}})
     inside = HOME / project.name
     refused = run("make", options=at_home(str(inside)))
     expected = f"cwd must be under workspace: {inside}: No such file or directory on the host\n"
@@ -136,7 +138,9 @@ def test_a_users_own_service_is_reached_without_any_group(project: Path) -> None
 
 def test_without_a_service_one_line_says_so(project: Path) -> None:
     missing = run("make", options=mounts(project)[:2])
-    assert re.fullmatch(r"build-service socket not found at \S+\n", missing.stderr)
+    mount = f"-v {RUN_DIRECTORY}:{RUN_DIRECTORY}"
+    line = f"build-service socket not found at /run/build-service.sock (start the container with {mount})\n"
+    assert missing.stderr == line
     assert (missing.stdout, missing.returncode) == ("", 1)
 
 

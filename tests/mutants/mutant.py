@@ -19,6 +19,7 @@ PROMISES = {
     "variables": "no variable reaches a build that the allowlist does not name or match, and none is left out in "
     "silence",
     "directory": "the directory that was checked is the one that is entered",
+    "same": "a build runs in the very directory of its caller, whatever that is called on either side, or nowhere",
     "walkers": "the walkers find the path options that the tools find",
     "bytes": "bytes from callers and services, whatever they are, are one line or an answer",
     "proportion": "a request costs time in proportion to its length, and none once its caller has gone",

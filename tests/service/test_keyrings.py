@@ -16,6 +16,7 @@ import pytest
 
 import harness
 import keys
+import seccomp
 from buildcore.service import apart
 from buildcore.system import identity, keyring
 from daemon import Daemon, Service, running_service
@@ -45,23 +46,6 @@ with open(sys.argv[1], "w") as file:
 os.execv(sys.argv[2], sys.argv[2:])
 """
 """Starts the daemon in a session keyring, as systemd does, with a key in it: its possessor may do anything to it."""
-
-SECCOMP = """
-import ctypes, os, struct, sys
-number, error = int(sys.argv[1]), int(sys.argv[2])
-def instruction(code, true, false, value):
-    return struct.pack("HBBI", code, true, false, value)
-LOAD, IS, RETURN = 0x20, 0x15, 0x06  # bpf(4); the call's number is the first of struct seccomp_data
-program = (instruction(LOAD, 0, 0, 0) + instruction(IS, 0, 1, number)
-           + instruction(RETURN, 0, 0, 0x00050000 | error) + instruction(RETURN, 0, 0, 0x7FFF0000))
-buffer = ctypes.create_string_buffer(program, len(program))
-filters = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
-if ctypes.CDLL(None).prctl(22, 2, ctypes.c_char_p(filters), 0, 0) != 0:
-    sys.exit("no seccomp")
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-"""Starts the daemon where a filter of system calls refuses keyctl(2) with an errno, as those of containers do."""
-
 
 def python() -> str:
     return f"{harness.daemon_python_directory()}/python3"
@@ -217,7 +201,7 @@ def test_after_a_reload_the_keyrings_are_as_before(start_service: StartService, 
 def test_where_keys_are_refused_to_the_service_it_serves_and_says_so_once(
     error: int, start_service: StartService
 ) -> None:
-    launcher = [python(), "-I", "-c", SECCOMP, str(keys.KEYCTL), str(error)]
+    launcher = seccomp.launcher(python(), keys.KEYCTL, error)
     service = start_service("root", launcher=launcher)
     write_makefiles(service)
     for _ in range(2):
@@ -228,7 +212,7 @@ def test_where_keys_are_refused_to_the_service_it_serves_and_says_so_once(
 
 
 def test_where_there_is_no_room_for_a_keyring_nobody_is_served() -> None:
-    launcher = [python(), "-I", "-c", SECCOMP, str(keys.KEYCTL), str(errno.EDQUOT)]
+    launcher = seccomp.launcher(python(), keys.KEYCTL, errno.EDQUOT)
     daemon = Daemon(launcher=launcher)
     try:
         with pytest.raises(AssertionError, match="did not get ready"):

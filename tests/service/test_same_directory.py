@@ -6,16 +6,18 @@ real ones.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from buildcore.caller import whereabouts
 from daemon import Service
-from harness import environment_of, write_tree
+from doctors import findings
+from harness import BIN, environment_of, write_tree
 from harness_world import DEV1, DEV2
 from wire import RawCaller
 
@@ -39,12 +41,17 @@ def with_projects(service: Service) -> Service:
 
 
 def in_container(
-    service: Service, mounts: str, cwd: str, *args: str, env: Mapping[str, str] | None = None
+    service: Service,
+    mounts: str,
+    cwd: str,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    argv: Sequence[str | os.PathLike[str]] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the client in `cwd`, after the shell commands `mounts` have made what a container has there."""
+    """Runs the client, or `argv`, in `cwd`, after the shell commands `mounts` have made what a container has there."""
     groups = ",".join(str(gid) for gid in (DEV1.gid, *DEV1.groups))
     become = ["setpriv", f"--reuid={DEV1.uid}", f"--regid={DEV1.gid}", f"--groups={groups}", "--"]
-    command = shlex.join([*become, *map(str, service.argv(*args))])
+    command = shlex.join([*become, *map(str, argv or service.argv(*args))])
     script = f"{mounts}\ncd {shlex.quote(cwd)}\nexec {command}"
     return subprocess.run(
         [*IN_MOUNTS, "sh", "-ec", script], env=environment_of(DEV1, env), cwd="/", capture_output=True, text=True,
@@ -215,3 +222,23 @@ def test_where_numbers_do_not_tell_the_build_runs_and_says_so(one: Service) -> N
     with RawCaller(one) as caller:
         location = told_of("/home/dev1/workspace/app", inode="1", mount={"file_system": "fuse.sshfs"})
         assert caller.ask(cwd="/home/dev1/workspace/app", location=location).exit()["code"] == 1
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs_root
+def test_paths_of_the_container_that_are_left_are_named_by_the_client_and_by_the_doctor(one: Service) -> None:
+    mounts = "mount --bind /home/dev1/workspace/app /mnt"
+    left = "A, CFLAGS (/mnt here is /home/dev1/workspace/app there)"
+    line = f"paths of the container are left in what the host got: {left}"
+    arguments = ("make", "-s", "same", "A=/mnt/x", "B=/mnt2", "C=mnt")
+    done = in_container(one, mounts, "/mnt", *arguments, env={"CFLAGS": "-O1 -I/mnt/include"})
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", f"build-cli: {line}\n", 0)
+    argv = [BIN / "build-ctl", "doctor", "--socket", one.daemon.socket, *arguments]
+    done = in_container(one, mounts, "/mnt", env={"CFLAGS": "-O1 -I/mnt/include"}, argv=argv)
+    assert findings(done)["warning directory"].startswith(line + "; to mend it: ")
+    assert findings(done)["ok directory"] == (
+        "/mnt is /home/dev1/workspace/app on the host, in /home/dev1/workspace"
+    )
+    assert done.returncode == 0

@@ -155,6 +155,9 @@ def _run(options: Options) -> int:
             caught.finish()
             return _fail("invalid response from build-service: %s" % exc)
     caught.finish()
+    if exit_.beside and exit_.error is not None and options.fallback is not None:
+        _fail("%s; running %s here" % (exit_.error[1], options.fallback))
+        _exec_locally(options.fallback, options.command)
     if exit_.env_left_out or exit_.paths_left or not exit_.cwd_compared:
         _tell(exit_, options)
     if exit_.timed_out:
@@ -187,7 +190,7 @@ def request_of(options: Options, check: bool = False) -> requests.Request:
         options.request_id,
         options.env,
         umask & requests.MAX_UMASK,
-        ("details", events.STOPPED),
+        ("details", events.STOPPED) if options.fallback is None else ("details", events.STOPPED, events.BESIDE),
         check,
         descriptors,
         merge_output,
@@ -220,7 +223,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def _exec_locally(program: str, command: "Sequence[str]") -> "NoReturn":
-    """Become the tool of the container itself. Nothing was sent, so nothing can be built twice.
+    """Become the tool of the container itself. Nothing has run on the host, so nothing is built twice.
 
     It gets its full path as its name: make calls itself by it, `$(MAKE)`, and so stays on this side throughout.
     """

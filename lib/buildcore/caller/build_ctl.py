@@ -11,11 +11,12 @@ from typing import Dict, List, Sequence
 from .. import __version__
 from ..core import jsontext
 from ..core.errors import BuildError
-from . import build_cli, catcher, client, doctor
+from . import agents, build_cli, catcher, client, doctor
 
 USAGE = """\
 usage: build-ctl doctor [--json] [--socket PATH] [--config FILE] [COMMAND [ARG]...]
-       build-ctl commands [--socket PATH]"""
+       build-ctl commands [--socket PATH]
+       build-ctl agents"""
 FAILURE = 1
 DEFAULT_COMMAND = ("make",)
 
@@ -60,6 +61,11 @@ def _run(words: List[str]) -> int:
             raise UsageError("build-ctl: commands takes no argument\n" + USAGE)
         for name in doctor.allowed_commands(options.get("--socket")):
             _print(name)
+        return 0
+    if words[:1] == ["agents"]:
+        if words[1:]:
+            raise UsageError("build-ctl: agents takes no argument\n" + USAGE)
+        _print(*agents.lines())
         return 0
     raise UsageError("build-ctl: %s\n%s" % ("unknown command " + words[0] if words else "no command", USAGE))
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKETS = ("/run/build-service/build-service.sock", "/run/build-service.sock")
 SOCKET_VARIABLE = "BUILD_SERVICE_SOCKET"
+FD_VARIABLE = "BUILD_SERVICE_FD"
+"""Names a descriptor that is connected to a service already."""
 RECEIVE_BYTES = 256 << 10
+MAX_FD_DIGITS = 7
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 FORWARDED_NAMES = frozenset(variables.BY_CUSTOM + ("JAVA_HOME",))
@@ -124,25 +127,82 @@ class Connection:
 
 
 def connect(path: "Optional[str]" = None, patience_sec: "Optional[float]" = None) -> Connection:
-    """Connect to the service at the socket `path`, by default $BUILD_SERVICE_SOCKET, else at the first of
-    `default_sockets` that answers.
+    """Connect to the service at the socket `path`, by default over $BUILD_SERVICE_FD, which is connected, else at
+    $BUILD_SERVICE_SOCKET, else at the first of `default_sockets` that answers.
 
     With `patience_sec` whatever the connection does raises OSError after so many seconds without an answer; a build
     may be silent for as long as it likes. Raises ConnectError with the line for the user.
     """
+    if not path and _variable(FD_VARIABLE):
+        return Connection(inherited_connection(_variable(FD_VARIABLE), patience_sec))
     path = path or _variable(SOCKET_VARIABLE)
     refusal = None
     for candidate in (path,) if path else default_sockets():
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(patience_sec)
         try:
-            connection.connect(candidate.encode("utf-8", "surrogateescape"))
-            return Connection(connection)
+            return Connection(open_connection(candidate, patience_sec))
         except OSError as exc:
-            connection.close()
             if exc.errno not in ABSENT:
                 refusal = refusal or _refusal(candidate, exc)
-    raise refusal or ConnectError("build-service socket not found at %s" % (path or DEFAULT_SOCKETS[-1]), missing=True)
+    if refusal is not None:
+        raise refusal
+    line = "build-service socket not found at %s" % (path or DEFAULT_SOCKETS[-1])
+    if not path and (os.path.exists("/run/.containerenv") or _variable("container")):
+        from . import agents
+
+        line += " (start the container with %s)" % agents.MOUNT
+    raise ConnectError(line, missing=True)
+
+
+def open_connection(path: str, patience_sec: "Optional[float]" = None) -> "socket.socket":
+    """Return a socket that is connected to the one at `path`; raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(patience_sec)
+        connection.connect(path.encode("utf-8", "surrogateescape"))
+        return connection
+    except OSError:
+        connection.close()
+        raise
+
+
+def inherited_connection(number: str, patience_sec: "Optional[float]" = None) -> "socket.socket":
+    """Return the socket of descriptor `number`, which must be connected to somebody who listens; it serves one build.
+
+    Raises ConnectError.
+    """
+    if not number.isdigit() or len(number) > MAX_FD_DIGITS:
+        raise ConnectError("BUILD_SERVICE_FD must be the number of a descriptor")
+    connection = None
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(int(number)))
+        kind = [connection.getsockopt(socket.SOL_SOCKET, name) for name in (socket.SO_DOMAIN, socket.SO_TYPE)]
+        if kind != [socket.AF_UNIX, socket.SOCK_STREAM]:
+            raise OSError(errno.EPROTOTYPE, "it is no stream socket of AF_UNIX")
+        connection.getpeername()
+        connection.settimeout(0)
+        if not _is_quiet(connection):
+            raise OSError(errno.EPIPE, "the connection was used, or is closed: it serves one build")
+        connection.settimeout(patience_sec)
+        return connection
+    except OSError as exc:
+        if connection is not None:
+            connection.close()
+        reason = exc.strerror or str(exc)
+        raise ConnectError("cannot connect to build-service: %s (BUILD_SERVICE_FD=%s)" % (reason, number)) from exc
+
+
+def _is_quiet(connection: "socket.socket") -> bool:
+    """Tell whether nothing came over `connection`, its end neither: a service says nothing unasked."""
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def in_container() -> bool:
+    """Tell whether this process runs in a container, by what podman and others leave there."""
+    return os.path.exists("/run/.containerenv") or os.path.exists("/.dockerenv") or "container" in os.environ
 
 
 def default_sockets() -> "Tuple[str, ...]":
@@ -217,5 +277,23 @@ def _variable(name: str) -> str:
 
 def _refusal(path: str, exc: OSError) -> ConnectError:
     reason = exc.strerror or str(exc)
-    hint = "; in a container, --group-add keep-groups is needed" if exc.errno == errno.EACCES else ""
+    hint = ""
+    if exc.errno == errno.EACCES and in_container():
+        hint = "; in a container, --group-add keep-groups is needed"
+    elif exc.errno == errno.EACCES:
+        hint = "; %s" % _group_hint(path)
+    elif exc.errno == errno.EPERM:  # the modes of files give EACCES: this is a filter on the call itself (seccomp(2))
+        from . import agents
+
+        hint = "; " + agents.hint(environment())
     return ConnectError("cannot connect to build-service: %s (%s%s)" % (reason, path, hint))
+
+
+def _group_hint(path: str) -> str:
+    """Return what to do about a socket whose mode keeps this user out, on the host itself."""
+    try:
+        import grp
+
+        return "you are not in its group %s: build-ctl doctor tells more" % grp.getgrgid(os.stat(path).st_gid).gr_name
+    except (ImportError, KeyError, OSError):
+        return "build-ctl doctor tells more"

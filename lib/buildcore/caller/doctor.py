@@ -17,7 +17,7 @@ from ..core import namespaces
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.protocol.lines import ProtocolError
-from . import build_cli, client, left_out
+from . import agents, build_cli, client, left_out
 
 try:
     import _socket as socket
@@ -52,10 +52,12 @@ TAIL_BYTES = 256 << 10
 
 OVERFLOW_GID = "/proc/sys/kernel/overflowgid"
 START_SERVICE = "on the host: systemctl enable --now build-service.socket, or systemctl --user for your own"
-MOUNT_DIRECTORY = "start the container with -v /run/build-service:/run/build-service"
+MOUNT_DIRECTORY = "start the container with " + agents.MOUNT
 KEEP_GROUPS = "start the container with --group-add keep-groups (crun obeys it, runc does not)"
 LOAD_MODULE = "on the host load build-service.cil, or start the container with --security-opt label=disable"
 ROOTLESS = "start the container rootless, as yourself, with --userns=keep-id"
+
+SAME_PATHS = "mount the workspace in the container under the path that it has on the host"
 
 FIXES = {
     "identity": ROOTLESS,
@@ -109,9 +111,7 @@ def _service(command: Sequence[str], socket_path: Optional[str]) -> Iterator[Fin
         yield finding
 
 
-def in_container() -> bool:
-    """Tell whether this process runs in a container, by what podman and others leave there."""
-    return os.path.exists("/run/.containerenv") or os.path.exists("/.dockerenv") or "container" in os.environ
+in_container = client.in_container
 
 
 # --- the socket -------------------------------------------------------------------------------------------------------
@@ -128,13 +128,12 @@ def _reach(path: str) -> Tuple[Finding, Optional[socket.socket]]:
     def failure(message: str, fix: str) -> Tuple[Finding, None]:
         return Finding("socket", FAILURE, "%s: %s" % (path, message), fix), None
 
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(ANSWER_SEC)
     try:
-        connection.connect(path.encode("utf-8", "surrogateescape"))
+        connection = client.open_connection(path, ANSWER_SEC)
         return Finding("socket", OK, "%s accepts connections" % path, ""), connection
     except OSError as exc:
-        connection.close()
+        if exc.errno == errno.EPERM:
+            return failure(*_sandboxed())
         if exc.errno in client.ABSENT:
             return failure("it is not there", MOUNT_DIRECTORY if in_container() else START_SERVICE)
         if exc.errno == errno.EACCES:
@@ -151,6 +150,14 @@ def _reach(path: str) -> Tuple[Finding, Optional[socket.socket]]:
         if exc.errno == errno.EAGAIN:
             return failure("the service does not take callers, its queue is full", "see the service's log on the host")
         return failure(exc.strerror or str(exc), START_SERVICE)
+
+
+def _sandboxed() -> Tuple[str, str]:
+    """Tell what keeps this process from sockets, and what opens it."""
+    agent = agents.running(client.environment())
+    if agent is None:
+        return "a sandbox forbids connecting (seccomp)", "build-ctl agents tells what opens those of known agents"
+    return "the sandbox of %s forbids connecting" % agent.name, "set %s" % agent.short
 
 
 def _is_socket(path: str) -> bool:
@@ -228,6 +235,8 @@ def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
             exit_, said = _answer(connection)
             for finding in _judge(exit_, said, request.cwd):
                 yield finding
+            for told in left_out.of_paths(exit_):
+                yield Finding("directory", WARNING, told.partition(": ")[2], SAME_PATHS)
             for finding in _environment(exit_, options):
                 yield finding
         except ProtocolError as exc:
@@ -324,9 +333,7 @@ def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
 
 def _wrapper(command: str) -> Finding:
     """Tell whether `command`, typed here, is the wrapper."""
-    import shutil
-
-    found = shutil.which(command)
+    found = _which(command)
     if found is None:
         return Finding("wrapper", WARNING, "there is no %s on PATH" % command, "install make-wrapper.sh by that name")
     try:
@@ -339,6 +346,17 @@ def _wrapper(command: str) -> Finding:
     return Finding(
         "wrapper", WARNING, "%s is %s, the container's own" % (command, found), "put the wrapper before it on PATH"
     )
+
+
+def _which(command: str) -> Optional[str]:
+    """Return what the shell would run for `command`, as shutil.which does it; small images have no shutil."""
+    if "/" in command:
+        return command if os.path.exists(command) else None
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory or ".", command)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
 
 
 def _root() -> Iterator[Finding]:
@@ -359,8 +377,11 @@ def _host(config_path: Optional[str], works: bool) -> Iterator[Finding]:
     """
     if sys.version_info < (3, 9):  # build-service does not run here
         return
-    from ..core.faults import ConfigError
-    from ..system import config
+    try:
+        from ..core.faults import ConfigError
+        from ..system import config
+    except ImportError:  # a Python without all of its library, as of python3-minimal: no host of a service
+        return
 
     path = config.locate(config_path, os.environ)
     if config_path is None and not os.access(path, os.R_OK):  # none, or not for this user to read

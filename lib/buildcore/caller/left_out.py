@@ -29,6 +29,12 @@ def lines(exit_: "Exit", sent: "Iterable[str]", asked: "Collection[str]") -> "It
     names = telling(exit_.env_left_out, sent, asked)
     if names:
         yield line(names)
+    for told in of_paths(exit_):
+        yield told
+
+
+def of_paths(exit_: "Exit") -> "Iterator[str]":
+    """Give the lines on the directory and on paths."""
     if exit_.paths_left and exit_.path_mapping is not None:
         here, there = exit_.path_mapping
         yield "build-cli: paths of the container are left in what the host got: %s (%s here is %s there)" % (

@@ -9,3 +9,7 @@ class BuildError(Exception):
     """A refusal or a failure with one line for the user and a short word, `kind`, for programs."""
 
     kind = "internal"
+
+    beside = False
+    """Whether it says that a request is none of the service's business, so that its caller may do without: its
+    directory is not in the workspace, or its command not allowed."""

@@ -11,6 +11,14 @@ _INPUT = re.compile(r"/dev/stdin|(/dev/fd|/proc/self/fd)/0")
 _ANY = re.compile(r"/dev/std(in|out|err)|(/dev/fd|/proc/self/fd)/[0-9]+")
 
 
+NOTHING = "/dev/null"
+
+
+def is_anyone_s(path: str) -> bool:
+    """Tell whether `path` leads to no place: to what its opener has at its standard input, or to NOTHING (null(4))."""
+    return path == NOTHING or is_input(path)
+
+
 def is_input(path: str) -> bool:
     """Tell whether `path` is whatever stands at the standard input of who opens it."""
     return _INPUT.fullmatch(path) is not None

@@ -67,6 +67,12 @@ def _plain(path: str) -> str:
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
+class CommandError(PolicyError):
+    """The command is not in the allowlist."""
+
+    beside = True
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a permitted request comes to, before any path of it was looked at.
@@ -279,7 +285,7 @@ def _words(text: str) -> list[str]:
 def _program(command: str, commands: Mapping[str, str]) -> str:
     if command not in commands:
         allowed = ", ".join(sorted(commands))
-        raise PolicyError(f"command not allowed: {escape(command)} (allowed: {allowed})")
+        raise CommandError(f"command not allowed: {escape(command)} (allowed: {allowed})")
     return commands[command]
 
 

@@ -340,8 +340,10 @@ class _Session:
         self._service.log.refusal(self._owner, "build refused", **fields, **self._origin)
         line = escape(str(refusal)).encode("utf-8", "replace") + b"\n"
         error = (refusal.kind, escape(str(refusal)))
-        exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error)
-        answer = events.encode_output(events.STDERR, line) + events.encode_exit(exit_, self._features is not None)
+        exit_ = events.Exit(REFUSAL_EXIT_CODE, request_id=self._request_id, error=error, beside=refusal.beside)
+        answer = events.encode_exit(exit_, self._features is not None)
+        if not refusal.beside or events.BESIDE not in (self._features or ()):
+            answer = events.encode_output(events.STDERR, line) + answer
         say_goodbye(self._connection, answer)
 
     def _log(self, level: str, message: str, **fields: object) -> None:

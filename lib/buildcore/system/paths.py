@@ -21,8 +21,7 @@ from .proctable import SCARCE
 
 _NOT_OPEN = -1
 _NOT_HANDED_OVER = "of what the caller has open, the build has standard input alone"
-_SAME_DIRECTORY = "cwd must be the same directory on the host"
-_IS_ANOTHER = "is another one there (mount the host's into the container)"
+_OTHER = "cwd must be the same directory on the host: %s is another one there (mount the host's into the container)"
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 PATH_MAX = 4096
@@ -38,7 +37,13 @@ class PathError(BuildError):
     kind = "path"
 
 
-class MissingError(PathError):
+class ElsewhereError(PathError):
+    """The caller's directory is not in its workspace."""
+
+    beside = True
+
+
+class MissingError(ElsewhereError):
     """The host has no directory of that name, or none that the caller may enter."""
 
 
@@ -76,7 +81,7 @@ def enter(
     try:
         root = open_directory(workspace)
     except OSError as exc:
-        raise PathError(
+        raise ElsewhereError(
             f"cwd must be under workspace: {escape(workspace)}: {exc.strerror} on the host"
         ) from exc
     try:
@@ -122,7 +127,7 @@ def hold_arguments(command: str, args: Sequence[str], cwd: Directory, workspace:
                     before.close()
                 hold(step.option, here.real, step.value, workspace)
             for argument in found:
-                if argument.role is arguments.Role.PATH and not openfiles.is_input(argument.value):
+                if argument.role is arguments.Role.PATH and not openfiles.is_anyone_s(argument.value):
                     if openfiles.is_open_file(argument.value):
                         raise PathError(f"{argument.option} cannot be {argument.value}: {_NOT_HANDED_OVER}")
                     target = _locate(argument, here)
@@ -240,19 +245,19 @@ def _open_first(candidates: Iterable[str], location: Location | None, workspace:
             continue
         try:
             if location is not None and is_same(cwd, location) is False:
-                other = other or PathError(f"{_SAME_DIRECTORY}: {escape(candidate)} {_IS_ANOTHER}")
+                other = other or ElsewhereError(_OTHER % escape(candidate))
             else:
                 hold("cwd", cwd.real, candidate, workspace)
                 return cwd, index
         except PathError as exc:
-            outside = outside or exc
+            outside = outside or ElsewhereError(str(exc))
         except BaseException:
             cwd.close()
             raise
         cwd.close()
         if location is None:
             break
-    raise outside or other or missing or PathError("cwd must be under workspace: no directory on the host")
+    raise outside or other or missing or ElsewhereError("cwd must be under workspace: no directory on the host")
 
 
 def _real_name(fd: int) -> str:

@@ -17,6 +17,9 @@ STDERR = "stderr"
 STOPPED = "stopped"
 """The feature by which a caller asks to be told so, and the event."""
 
+BESIDE = "beside"
+"""The feature by which a caller asks for a refusal without a line on stderr where it may do without the service."""
+
 OUTPUT = "output"
 """Both in one, in the order in which the build wrote: for those alone who asked for it (`merge_output`)."""
 
@@ -52,11 +55,12 @@ class Exit(Record):
     service did not say. `env_left_out` are the names of variables that the caller sent and the build had not, or not
     with that value; `paths_left` the names of arguments and variables that hold paths of the container, which the host
     knows otherwise, and `path_mapping` how: what is the first of the pair there, is the second on the host, where these
-    differ. `cwd_compared` is False where nothing could tell whether the directory is the caller's.
+    differ. `cwd_compared` is False where nothing could tell whether the directory is the caller's. `beside` tells that
+    nothing ran, and that the request is none of the service's business.
     """
 
     __slots__ = (
-        "check", "code", "cwd_compared", "duration_ms", "env_left_out", "error", "path_mapping", "paths_left",
+        "beside", "check", "code", "cwd_compared", "duration_ms", "env_left_out", "error", "path_mapping", "paths_left",
         "request_id", "signal", "timed_out", "timeout_sec",
     )
 
@@ -74,6 +78,7 @@ class Exit(Record):
         paths_left: "Sequence[str]" = (),
         path_mapping: "Optional[Tuple[str, str]]" = None,
         cwd_compared: bool = True,
+        beside: bool = False,
     ) -> None:
         self.code = code
         self.timed_out = timed_out
@@ -87,6 +92,7 @@ class Exit(Record):
         self.paths_left = tuple(paths_left)
         self.path_mapping = path_mapping
         self.cwd_compared = cwd_compared
+        self.beside = beside
 
 
 def encode_output(stream: str, data: bytes) -> bytes:
@@ -128,6 +134,8 @@ def encode_exit(exit_: Exit, details: bool = False) -> bytes:
             fields["cwd_compared"] = False
         if exit_.error is not None:
             fields["error"] = {"kind": exit_.error[0], "message": exit_.error[1]}
+            if exit_.beside:
+                fields["error"]["beside"] = True
     return jsontext.encode(fields).encode("utf-8", "replace") + b"\n"
 
 
@@ -217,8 +225,9 @@ def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
     check = fields.get("check")
     if not isinstance(code, int) or isinstance(code, bool):
         raise ResponseError("an exit event without a code")
-    pair = None
+    pair, beside = None, False
     if isinstance(error, dict):
+        beside = error.get("beside") is True
         pair = (str(error.get("kind")), str(error.get("message")))
     return Exit(
         code if 0 <= code <= 255 else 1,
@@ -233,6 +242,7 @@ def _parse_exit(fields: "Mapping[str, Any]") -> Exit:
         _texts(fields.get("paths_left")),
         _pair(fields.get("path_mapping")),
         fields.get("cwd_compared") is not False,
+        beside,
     )
 
 
