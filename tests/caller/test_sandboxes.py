@@ -147,7 +147,7 @@ def test_what_is_no_connected_socket_is_one_line(kind: str, one: Service, stack:
     assert told(with_descriptor(number, one)) == ("", line, 1)
 
 
-@pytest.mark.parametrize("value", ["x", "-1", "1.0", "9" * 30])
+@pytest.mark.parametrize("value", ["x", "-1", "1.0", "9" * 30, "\u00b2", "\u0663"])
 def test_what_is_no_number_is_one_line(value: str) -> None:
     done = client("make", env={"BUILD_SERVICE_FD": value})
     assert told(done) == ("", "BUILD_SERVICE_FD must be the number of a descriptor\n", 1)

@@ -170,7 +170,7 @@ def inherited_connection(number: str, patience_sec: "Optional[float]" = None) ->
 
     Raises ConnectError.
     """
-    if not number.isdigit() or len(number) > MAX_FD_DIGITS:
+    if number.strip("0123456789") or len(number) > MAX_FD_DIGITS:
         raise ConnectError("BUILD_SERVICE_FD must be the number of a descriptor")
     connection = None
     try:

@@ -240,8 +240,8 @@ def _open_first(candidates: Iterable[str], location: Location | None, workspace:
         try:
             cwd = open_directory(candidate)
         except OSError as exc:
-            reason = f"{escape(candidate)}: {exc.strerror} on the host"
-            missing = missing or MissingError(f"cwd must be under workspace: {reason}")
+            line = f"cwd must be under workspace: {escape(candidate)}: {exc.strerror} on the host"
+            missing = missing or (PathError(line) if exc.errno in SCARCE else MissingError(line))
             continue
         try:
             if location is not None and is_same(cwd, location) is False:
