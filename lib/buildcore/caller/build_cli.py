@@ -231,7 +231,7 @@ def _exec_locally(program: str, command: "Sequence[str]") -> "NoReturn":
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     argv = [arg.encode("utf-8", "surrogateescape") for arg in (program, *command[1:])]
     try:
-        os.execv(argv[0], argv)
+        os.execve(argv[0], argv, client.raw_environment())
     except OSError as exc:
         raise UsageError("build-cli: cannot run %s: %s" % (program, exc.strerror)) from exc
 

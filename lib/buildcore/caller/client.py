@@ -32,6 +32,9 @@ FD_VARIABLE = "BUILD_SERVICE_FD"
 """Names a descriptor that is connected to a service already."""
 RECEIVE_BYTES = 256 << 10
 MAX_FD_DIGITS = 7
+COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
+"""What Python may set LC_CTYPE to."""
+
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 FORWARDED_NAMES = frozenset(variables.BY_CUSTOM + ("JAVA_HOME",))
@@ -257,8 +260,27 @@ def forwarded(environ: "Mapping[str, str]", more: "Sequence[str]" = ()) -> "Dict
 
 
 def environment() -> "Dict[str, str]":
-    """Return this process's environment in the protocol's text, whatever the locale."""
-    return {text(name): text(value) for name, value in os.environb.items()}
+    """Return the environment that this process was started with in the protocol's text, whatever the locale."""
+    return {text(name): text(value) for name, value in raw_environment().items()}
+
+
+def raw_environment() -> "Dict[bytes, bytes]":
+    """Return the environment that this process was started with.
+
+    From 3.7 on Python sets LC_CTYPE in its own where the locale is C (PEP 538). The kernel keeps what was there before
+    (proc(5), /proc/PID/environ).
+    """
+    environ = dict(os.environb)
+    if environ.get(b"LC_CTYPE") in COERCED:
+        try:
+            with open("/proc/self/environ", "rb", 0) as file:
+                given = [line[9:] for line in file.read().split(b"\0") if line.startswith(b"LC_CTYPE=")]
+        except OSError:
+            return environ
+        del environ[b"LC_CTYPE"]
+        if given:
+            environ[b"LC_CTYPE"] = given[0]
+    return environ
 
 
 def current_directory() -> str:
