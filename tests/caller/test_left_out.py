@@ -46,6 +46,13 @@ def test_one_that_changes_what_is_built_is_named_after_the_build(start_service: 
     assert failed.returncode == 2 and failed.stderr.endswith(line) and failed.stderr.count(line) == 1
 
 
+def test_what_is_asked_for_may_be_a_pattern(start_service: StartService) -> None:
+    service = running(start_service, ["PATH", "HOME", "FOO_A"])
+    makefile(service, "all:\n\t@echo $(FOO_A)$(FOO_B)$(BAR)\n")
+    env = {"FOO_A": "a", "FOO_B": "b", "FOO": "c", "BAR": "d", "BUILD_SERVICE_ENV": "FOO_*,BAR"}
+    assert told(service.run("make", env=env)) == ("a\n", LINE.format("BAR, FOO_B"), 0)
+
+
 QUIET = {
     "LANG": "de_DE.UTF-8", "LANGUAGE": "de", "LC_ALL": "C", "LC_MESSAGES": "C", "TERM": "xterm", "NO_COLOR": "1",
     "CLICOLOR_FORCE": "1", "GCC_COLORS": "", "NINJA_STATUS": "%p", "COLORTERM": "truecolor", "PWD": "/elsewhere",

@@ -105,8 +105,8 @@ UNFIT = {
     "a directory": (lambda stack: kept(stack, os.open("/", os.O_RDONLY)), "it is a directory"),
     "a directory's path": (lambda stack: kept(stack, os.open("/", os.O_PATH)), "it is not open for reading or writing"),
     "a file's path": (lambda s: kept(s, os.open("/etc/passwd", os.O_PATH)), "it is not open for reading or writing"),
-    "a listening socket": (a_listening_socket, "it is a socket that is not connected"),
-    "a datagram socket": (a_datagram_socket, "it is a socket that is not connected"),
+    "a listening socket": (a_listening_socket, "it is a socket that is no connected stream"),
+    "a datagram socket": (a_datagram_socket, "it is a socket that is no connected stream"),
     "a process": (
         lambda stack: kept(stack, os.pidfd_open(os.getpid())),
         "it is neither a file nor a pipe, a terminal or a socket",

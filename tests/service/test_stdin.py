@@ -55,7 +55,7 @@ def test_a_build_reads_from_a_socket_as_programs_in_javascript_give_their_childr
 
 def test_a_makefile_is_read_from_standard_input(cat: Service) -> None:
     write_tree(cat.workspace, {"from-stdin.mk": "all:\n\t@echo from stdin\n"}, cat.caller)
-    for name in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
+    for name in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "//dev/stdin", "/dev//fd//0"):
         assert in_shell(cat, "cat from-stdin.mk | $MAKE -f " + name) == "from stdin\n"
     assert in_shell(cat, "$MAKE -f - < from-stdin.mk; $MAKE -f /dev/stdin < from-stdin.mk") == "from stdin\n" * 2
     assert in_shell(cat, "$MAKE -f - <<'END'\nall:; @echo $(words here and there)\nEND\n") == "3\n"
@@ -108,7 +108,7 @@ def test_a_directory_is_refused_in_one_line(cat: Service) -> None:
     assert (refused.stdout, refused.stderr, refused.returncode) == ("", "build-cli: standard input is a directory\n", 1)
 
 
-@pytest.mark.parametrize("path", ["/dev/fd/63", "/dev/stdout", "/proc/self/fd/1"])
+@pytest.mark.parametrize("path", ["/dev/fd/63", "/dev//fd/63", "/dev/stdout", "/proc/self/fd/1"])
 def test_another_open_file_of_the_caller_is_refused_in_one_line(path: str, cat: Service) -> None:
     """Such as `make -f <(generate)` of bash, which is a pipe of the container's shell."""
     refused = cat.run("make", "-f", path)

@@ -15,6 +15,7 @@ except ImportError:
     import signal
 
 from .. import __version__
+from ..core import variables
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from . import catcher, client, inherited, whereabouts
@@ -117,6 +118,7 @@ def parse_text(rest: "List[str]") -> Options:
         environ.get("BUILD_SERVICE_STDIO", ""), "BUILD_SERVICE_STDIO"
     )
     more = environ.get("BUILD_SERVICE_ENV", "").replace(",", " ").split()
+    more += variables.allowed(more, environ)  # where they are patterns
     options.asked = set(options.env).union(more)
     options.env = dict(client.forwarded(environ, more), **options.env)
     return options

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-_INPUT = re.compile(r"/dev/stdin|(/dev/fd|/proc/self/fd)/0")
-_ANY = re.compile(r"/dev/std(in|out|err)|(/dev/fd|/proc/self/fd)/[0-9]+")
+_INPUT = re.compile(r"/+dev/+(stdin|fd/+0)|/+proc/+self/+fd/+0")
+_ANY = re.compile(r"/+dev/+(std(in|out|err)|fd/+[0-9]+)|/+proc/+self/+fd/+[0-9]+")
 
 
 NOTHING = "/dev/null"

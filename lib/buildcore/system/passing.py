@@ -46,7 +46,7 @@ def why_unfit(fd: int) -> str | None:
     if stat.S_ISDIR(mode):
         return "it is a directory"
     if stat.S_ISSOCK(mode):
-        return None if _is_connected_stream(fd) else "it is a socket that is not connected"
+        return None if _is_connected_stream(fd) else "it is a socket that is no connected stream"
     return "it is neither a file nor a pipe, a terminal or a socket"
 
 
