@@ -33,6 +33,7 @@ def test_every_key_can_be_set() -> None:
         groups = "login"
         min_uid = 500
         no_new_privs = false
+        workspace_commands = ["configure", "tests/run.sh"]
         [build.commands]
         ninja = "/usr/bin/ninja"
         [build.timeouts]
@@ -59,6 +60,7 @@ def test_every_key_can_be_set() -> None:
         build=Build(
             "/srv",
             {"ninja": "/usr/bin/ninja"},
+            ("configure", "tests/run.sh"),
             "login",
             500,
             False,

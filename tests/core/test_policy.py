@@ -56,7 +56,8 @@ def test_a_command_on_the_allowlist_is_planned_with_the_program_that_it_names() 
 def test_any_other_command_is_refused_with_the_allowed_ones(command: str) -> None:
     with pytest.raises(PolicyError) as caught:
         plan(command, build=Build(commands={"ninja": "/usr/bin/ninja", "make": "/usr/bin/make"}))
-    assert str(caught.value) == f"command not allowed: {command} (allowed: make, ninja)"
+    hint = "; a program of the workspace: build.workspace_commands on the host" if "/" in command else ""
+    assert str(caught.value) == f"command not allowed: {command} (allowed: make, ninja){hint}"
     assert caught.value.kind == "not_allowed"
 
 

@@ -111,13 +111,53 @@ MUTANTS = (
         "request",
         "a program with a path needs no permission",
         "lib/buildcore/core/policy.py",
-        "    if command not in commands:\n",
+        "    if command not in build.commands:\n",
         (
-            '    if command not in commands and command.startswith("/"):\n'
-            "        return command\n"
-            "    if command not in commands:\n"
+            '    if command not in build.commands and command.startswith("/"):\n'
+            "        return command, False\n"
+            "    if command not in build.commands:\n"
         ),
         ("test_any_other_command_is_refused_with_the_allowed_ones",),
+    ),
+    Mutant(
+        "request",
+        "a program of the workspace may be a link out of it",
+        "lib/buildcore/service/project.py",
+        'paths.hold("command", found.real, path, workspace)',
+        "pass",
+        ("test_a_link_out_of_the_workspace_is_refused",),
+    ),
+    Mutant(
+        "request",
+        "a program of the workspace may lie beside it",
+        "lib/buildcore/service/project.py",
+        '            paths.hold("command", os.path.join(parent.real, name), path, workspace)\n',
+        "",
+        ("test_a_path_out_of_the_workspace_is_refused",),
+    ),
+    Mutant(
+        "request",
+        "of an entry with slashes only the last part counts",
+        "lib/buildcore/service/project.py",
+        "if not programs.is_named(below, build.workspace_commands):",
+        "if False:",
+        ("test_an_entry_with_slashes_names_that_end_of_a_path_alone",),
+    ),
+    Mutant(
+        "request",
+        "an entry names the end of a part",
+        "lib/buildcore/core/programs.py",
+        'path.endswith("/" + entry)',
+        "path.endswith(entry)",
+        ("test_an_entry_names_whole_parts_at_the_end_of_a_path",),
+    ),
+    Mutant(
+        "request",
+        "a program of the workspace goes before one of the host",
+        "lib/buildcore/core/programs.py",
+        "    if command in commands:\n        return None\n",
+        "",
+        ("test_a_command_of_the_host_comes_first",),
     ),
     Mutant(
         "request",

@@ -134,7 +134,7 @@ def test_a_program_that_cannot_be_executed_is_one_line_and_no_build(flavour: str
         service = start_service(flavour, {"build": {"commands": {"broken": str(directory / "broken")}}})
         with RawCaller(service) as caller:
             exit_ = caller.ask(command="broken", features=[]).exit()
-        line = f"cannot run {directory}/broken: No such file or directory"
+        line = f"cannot run {directory}/broken: the host does not have what its first line names to run it"
         assert (caller.text(), exit_["code"], exit_["error"]) == (f"{line}\n", 1, {"kind": "start", "message": line})
         assert "duration_ms" not in exit_
         service.daemon.await_log("WARN build_service: build refused .*kind=start")

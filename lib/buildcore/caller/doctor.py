@@ -63,8 +63,9 @@ FIXES = {
     "identity": ROOTLESS,
     "path": "build below your workspace, or tell the service how it is mounted: build.path_mapping",
     "path_mapping": "build.path_mapping on the host gives this account no workspace",
-    "not_allowed": "add it to build.commands in the host's configuration, then systemctl reload build-service",
-    "start": "install it on the host, or mend its path in build.commands",
+    "not_allowed": "add it to build.commands in the host's configuration (or to build.workspace_commands, if it is a "
+    "program of the workspace), then systemctl reload build-service",
+    "start": "install or mend it on the host, or mend its path in build.commands",
     "privilege": "see the service's log on the host",
     "stopping": "try again",
     "internal": "see the service's log on the host",

@@ -50,6 +50,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "service.max_connections_per_user": values.integer("connections", 1, MAX_CONNECTIONS),
         "build.workspace_root": values.read_workspace_root,
         "build.commands": values.read_commands,
+        "build.workspace_commands": values.read_workspace_commands,
         "build.groups": values.choice(*GROUPS),
         "build.min_uid": values.uid_or(MIN_UID_OF_HOST, MAX_UID),
         "build.no_new_privs": values.read_boolean,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from posixpath import join
 from typing import NamedTuple
 
-from . import arguments, leftpaths, mounts, variables
+from . import arguments, leftpaths, mounts, programs, variables
 from .errors import BuildError
 from .protocol.requests import Request
 from .settings import Build, Environment, Timeouts
@@ -83,7 +83,9 @@ class Plan:
     """
 
     command: str
+    """By what name its arguments are read."""
     program: str
+    """A path of the host, or, of a program of the workspace, the caller's own: see `in_workspace`."""
     args: tuple[str, ...]
     cwd: str
     views: tuple[View, ...]
@@ -101,6 +103,8 @@ class Plan:
     """The caller's own PWD, an absolute path as it names it: the build's, where that leads to its directory."""
     taken: frozenset[str] = frozenset()
     """The names of all that `environment` has from the caller."""
+    in_workspace: bool = False
+    """Whether `program` is one of the caller's workspace: for whoever looks for it there to hold there."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,10 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
     views = dict.fromkeys((View(container_root, host_root), View(host_root, host_root)))
     asked = request.env or {}
     taken = frozenset(variables.allowed(build.environment.allow, asked)).difference(build.environment.set)
+    program, in_workspace = _program(request.command, build)
     return Plan(
-        command=request.command,
-        program=_program(request.command, build.commands),
+        command=program if in_workspace else request.command,  # never that of a tool whose arguments are known
+        program=program,
         args=request.args,
         cwd=request.cwd,
         views=tuple(views),
@@ -140,6 +145,7 @@ def plan(request: Request, build: Build, caller: Caller, inherited: Mapping[str,
         makefiles=asked[arguments.MAKEFILES] if arguments.MAKEFILES in taken else None,
         pwd=asked[_PWD] if _PWD in taken and _is_logical(asked[_PWD]) else None,
         taken=taken,
+        in_workspace=in_workspace,
     )
 
 
@@ -282,11 +288,21 @@ def _words(text: str) -> list[str]:
     return words + ([" ".join(pieces)] if pieces else [])
 
 
-def _program(command: str, commands: Mapping[str, str]) -> str:
-    if command not in commands:
-        allowed = ", ".join(sorted(commands))
-        raise CommandError(f"command not allowed: {escape(command)} (allowed: {allowed})")
-    return commands[command]
+def _program(command: str, build: Build) -> tuple[str, bool]:
+    """Return the program that `command` means, and whether it is one of the workspace."""
+    path = programs.of_workspace(command, build.commands, build.workspace_commands)
+    if path is not None:
+        return path, True
+    if command not in build.commands:
+        raise not_allowed(command, build)
+    return build.commands[command], False
+
+
+def not_allowed(command: str, build: Build) -> CommandError:
+    """Return the refusal of `command`, with what is allowed, and for a path with the key that allows more."""
+    allowed = ", ".join(programs.shown(build.commands, build.workspace_commands))
+    end = "); a program of the workspace: build.workspace_commands on the host" if "/" in command else ")"
+    return CommandError(f"command not allowed: {escape(command)} (allowed: {allowed}{end}")
 
 
 def _timeout(asked: int | None, timeouts: Timeouts) -> int:

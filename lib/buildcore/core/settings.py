@@ -139,6 +139,9 @@ class Build:
     )
     """The allowlist: the name that a caller asks for to the absolute path that is executed."""
 
+    workspace_commands: tuple[str, ...] = ()
+    """What may run of a caller's own workspace: names of programs there, or the last parts of their paths."""
+
     groups: str = GROUPS_PEER
     """Where a build's groups come from: one of GROUPS."""
 

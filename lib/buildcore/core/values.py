@@ -220,6 +220,25 @@ def read_commands(value: object) -> Mapping[str, str]:
     return commands
 
 
+def read_workspace_commands(value: object) -> tuple[str, ...]:
+    """Read a list of names of programs, or of the last parts of their paths."""
+    if not isinstance(value, list):
+        raise must_be("a list of names and paths", value)
+    faults = []
+    seen: set[object] = set()
+    for entry in value:
+        if not isinstance(entry, str) or not entry or entry.startswith("-") or " " in entry or not entry.isprintable():
+            faults.append(f"{shown(entry)} is no program: its path has no space or control character, no '-' in front")
+        elif {"", ".", ".."} & set(entry.split("/")):
+            faults.append(f"{shown(entry)} is no path below a directory: that has no / at its ends, no //, . or ..")
+        elif entry in seen:
+            faults.append(f"{shown(entry)} stands there twice")
+        seen.add(entry if isinstance(entry, str) else "")
+    if faults:
+        raise Refused(*(("", fault) for fault in faults))
+    return tuple(value)
+
+
 def _read_entries(value: object, wanted: str, read: Callable[[str, object], str]) -> Mapping[str, str]:
     """Read a table whose names are free; gather the faults of all its entries."""
     if not isinstance(value, Mapping):

@@ -27,6 +27,10 @@ PIPE_BYTES = 256 << 10
 TOO_MANY_PROCESSES = "the user has too many processes (RLIMIT_NPROC)"
 """What EAGAIN means when it comes from execve(2)."""
 
+NO_FORMAT = "it is no program of this host's kind, or a script whose first line does not begin with #!"
+NO_INTERPRETER = "the host does not have what its first line names to run it"
+"""What ENOEXEC means, and ENOENT where the program itself is there."""
+
 _STATUS = "status"
 _STATUS_BYTES = 4096
 
@@ -39,7 +43,8 @@ class StartError(BuildError):
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: program (absolute path), argv with its name first, the whole environment, limits.
+    """What to run: program (a path, absolute or from its directory on), argv with its name first, the whole
+    environment, limits.
 
     `umask` is an int such as 0o022; `timeout_sec` and `grace_sec` are seconds, and so is `pause_sec`, for which it may
     stand still beside the former; `open_files` is the soft limit of open descriptors (RLIMIT_NOFILE), None for that of
@@ -145,6 +150,11 @@ def start(command: Command, directory: int, become: Callable[[], None], stdio: S
     return Build(pid, reading, status, started)
 
 
+def cannot_run(program: str, reason: object) -> StartError:
+    """Return the error of a `program` that would not start."""
+    return StartError(f"cannot run {escape(program)}: {reason}")
+
+
 def why_not(program: str) -> str | None:
     """Tell why this process, by its effective ids, could not execute `program`; None when it could."""
     try:
@@ -209,11 +219,19 @@ def _run_child(
         subject = command.argv[0]
         if step == "run":
             subject = command.program
-            reason = TOO_MANY_PROCESSES if getattr(exc, "errno", None) == errno.EAGAIN else reason
+            reason = _why(exc, command.program) or reason
         line = f"cannot {step} {subject}: {reason}"
         os.write(status, line.encode("utf-8", "backslashreplace")[:_STATUS_BYTES])
     finally:
         os._exit(127)
+
+
+def _why(exc: BaseException, program: str) -> str | None:
+    """Return what a failure of execve(2) means where its errno alone would mislead."""
+    number = getattr(exc, "errno", None)
+    if number == errno.ENOENT:
+        return NO_INTERPRETER if os.path.exists(_bytes(program)) else None
+    return {errno.EAGAIN: TOO_MANY_PROCESSES, errno.ENOEXEC: NO_FORMAT}.get(number or 0)
 
 
 def _above_standard(fd: int) -> int:

@@ -26,7 +26,7 @@ from ..core.settings import MAPPING_AUTO, Build
 from ..core.text import escape
 from ..core.tools.make import MAKEFILES
 from ..system import paths
-from . import launch
+from . import launch, project
 from .handed import Handed
 from .watch import Late, Watch
 
@@ -40,14 +40,15 @@ TOO_SLOW = f"build-service cannot serve this request: looking at its paths took 
 class Planned:
     """What is to run, the directory that it runs in, open, and the real name of the workspace that holds it.
 
-    `timeout_sec` is in seconds, and whole. `view` is how the caller's paths were read; `told` is an Exit with what the
-    caller is to be told of that, whatever comes of the build.
+    `program` is the real name of what runs, `timeout_sec` is in seconds, and whole. `view` is how the caller's paths
+    were read; `told` is an Exit with what the caller is to be told of that, whatever comes of the build.
     """
 
     command: launch.Command
     stdio: launch.Stdio
     cwd: paths.Directory
     workspace: str
+    program: str
     timeout_sec: int
     view: policy.View
     told: events.Exit
@@ -121,9 +122,13 @@ def plan(
         if makefiles is not None:  # make reads it where its arguments lead to; another command, or what it starts, here
             all_args = [policy.makefiles(makefiles), *(args if plan.command in MAKE_COMMANDS else ())]
             paths.hold_arguments(MAKE_COMMANDS[0], all_args, cwd, workspace)
-        problem = launch.why_not(plan.program) if request.check else None
+        program = plan.program
+        if plan.in_workspace:
+            path, program = project.find(plan, view, build, cwd, workspace)
+            plan = replace(plan, program=path)
+        problem = launch.why_not(program) if request.check else None
         if problem:
-            raise launch.StartError(f"cannot run {escape(plan.program)}: {problem}")
+            raise launch.cannot_run(plan.program, problem)
         pwd = policy.host_pwd(plan, view)
         name = pwd if pwd is not None and paths.leads_to(pwd, cwd) else cwd.real
         told = events.Exit(
@@ -136,7 +141,7 @@ def plan(
         )
         command = _command(plan, args, makefiles, name)
         command = replace(command, niceness=request.niceness, limits=request.limits)
-        return Planned(command, stdio, cwd, workspace.real, plan.timeout_sec, view, told)
+        return Planned(command, stdio, cwd, workspace.real, program, plan.timeout_sec, view, told)
     except BaseException:
         cwd.close()
         raise
@@ -201,8 +206,11 @@ def _command(plan: policy.Plan, args: tuple[str, ...], makefiles: str | None, pw
 def _name(plan: policy.Plan, search_path: str) -> str:
     """Return argv[0]: the command's bare name where the build's PATH leads it to the same program.
 
-    make calls itself by that name again, `$(MAKE)`, and shows it in what it prints.
+    make calls itself by that name again, `$(MAKE)`, and shows it in what it prints. A program of the workspace has the
+    path that it was called by, which is what a script finds in `$0`: the kernel puts it there (execve(2)).
     """
+    if plan.in_workspace:
+        return plan.program
     found = shutil.which(plan.command, path=search_path)
     if found is not None and os.path.exists(plan.program) and os.path.samefile(found, plan.program):
         return plan.command

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from .. import __version__
-from ..core import descent, endings, policy
+from ..core import descent, endings, policy, programs
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.settings import Settings
@@ -236,6 +236,7 @@ class _Session:
 
     def _answer_check(self, planned: planner.Planned, caller: Caller) -> None:
         """Tell how the request would be run, and run nothing."""
+        build = self._service.settings.build
         answer = {
             "version": __version__,
             "user": caller.account.name,
@@ -245,11 +246,11 @@ class _Session:
             "workspace": planned.workspace,
             "cwd": planned.cwd.real,
             "path_mapping": planned.view,
-            "program": planned.command.program,
+            "program": planned.program,
             "args": planned.command.argv[1:],
             "timeout_sec": planned.timeout_sec,
-            "commands": sorted(self._service.settings.build.commands),
-            "env_allow": self._service.settings.build.environment.allow,
+            "commands": programs.shown(build.commands, build.workspace_commands),
+            "env_allow": build.environment.allow,
         }
         known = {**self._seen, "request_id": self._request_id}
         self._service.log.by_caller(self._owner, "debug", "build checked", **known)

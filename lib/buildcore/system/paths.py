@@ -61,7 +61,16 @@ class Directory:
 
 def open_directory(path: str, base: Directory | None = None) -> Directory:
     """Open the directory `path`, relative to `base`, and return it with its real name; raises OSError."""
-    fd = os.open(_bytes(path), _DIRECTORY, dir_fd=None if base is None else base.fd)
+    return _open(path, base, _DIRECTORY)
+
+
+def open_file(path: str, base: Directory | None = None) -> Directory:
+    """The same for whatever `path` is, symbolic links followed."""
+    return _open(path, base, os.O_PATH | os.O_CLOEXEC)
+
+
+def _open(path: str, base: Directory | None, flags: int) -> Directory:
+    fd = os.open(_bytes(path), flags, dir_fd=None if base is None else base.fd)
     try:
         return Directory(fd, _real_name(fd))
     except OSError:
