@@ -64,7 +64,7 @@ def test_any_other_command_is_refused_with_the_allowed_ones(command: str) -> Non
 def test_the_refusal_of_a_command_is_one_printable_line() -> None:
     with pytest.raises(PolicyError) as caught:
         plan("rm\n\x1b[2J\udcff")
-    assert str(caught.value) == "command not allowed: rm\\x0a\\x1b[2J\\udcff (allowed: make)"
+    assert str(caught.value) == "command not allowed: rm\\x0a\\x1b[2J\\udcff (allowed: gmake, make)"
 
 
 # --- limits -------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_the_refusal_of_a_name_is_as_before() -> None:
 def test_without_the_key_there_is_none(command: str) -> None:
     with pytest.raises(PolicyError) as caught:
         plan(command, build=Build())
-    assert str(caught.value).startswith(f"command not allowed: {command} (allowed: make)")
+    assert str(caught.value).startswith(f"command not allowed: {command} (allowed: gmake, make)")
 
 
 # --- the key ----------------------------------------------------------------------------------------------------------
@@ -155,3 +155,7 @@ def test_a_faulty_entry_is_one_line(entry: str, fault: str) -> None:
 
 def test_by_default_nothing_of_the_workspace_runs() -> None:
     assert Build().workspace_commands == ()
+
+
+def test_by_default_gmake_is_the_make_that_every_host_has() -> None:
+    assert dict(Build().commands) == {"make": "/usr/bin/make", "gmake": "/usr/bin/make"}

@@ -17,7 +17,7 @@ from ..core import namespaces
 from ..core.errors import BuildError
 from ..core.protocol import events, requests
 from ..core.protocol.lines import ProtocolError
-from . import agents, build_cli, client, left_out
+from . import agents, build_cli, client, left_out, wrappers
 
 try:
     import _socket as socket
@@ -84,7 +84,8 @@ def examine(
     `socket_path` and `config_path` are as for build-cli and build-service. A build would work when none is a FAILURE.
     """
     if in_container():
-        yield _wrapper(command[0])
+        if "/" not in command[0]:  # else it is for build-cli, whatever it is here
+            yield _wrapper(command[0])
         for finding in _root():
             yield finding
     works = False
@@ -240,6 +241,8 @@ def _ask(found: socket.socket, command: Sequence[str]) -> Iterator[Finding]:
                 yield Finding("directory", WARNING, told.partition(": ")[2], SAME_PATHS)
             for finding in _environment(exit_, options):
                 yield finding
+            for finding in _beside(exit_, command[0]):
+                yield finding
         except ProtocolError as exc:
             yield Finding("service", FAILURE, "it gave no valid answer: %s" % exc, "see the service's log on the host")
         except OSError as exc:
@@ -334,30 +337,28 @@ def allowed_commands(socket_path: Optional[str] = None) -> List[str]:
 
 def _wrapper(command: str) -> Finding:
     """Tell whether `command`, typed here, is the wrapper."""
-    found = _which(command)
+    found = wrappers.which(command)
     if found is None:
         return Finding("wrapper", WARNING, "there is no %s on PATH" % command, "install make-wrapper.sh by that name")
-    try:
-        with open(found, "rb") as file:
-            is_wrapper = b"build-cli" in file.read(4096)
-    except OSError:
-        is_wrapper = False
-    if is_wrapper:
+    if wrappers.is_wrapper(found):
         return Finding("wrapper", OK, "%s is %s" % (command, found), "")
     return Finding(
         "wrapper", WARNING, "%s is %s, the container's own" % (command, found), "put the wrapper before it on PATH"
     )
 
 
-def _which(command: str) -> Optional[str]:
-    """Return what the shell would run for `command`, as shutil.which does it; small images have no shutil."""
-    if "/" in command:
-        return command if os.path.exists(command) else None
-    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        path = os.path.join(directory or ".", command)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
-    return None
+def _beside(exit_: events.Exit, command: str) -> Iterator[Finding]:
+    """Tell which tools that the service allows are the container's own where `command` is the wrapper: what finds one
+    of them, as cmake finds gmake before make, builds here without a word."""
+    names = (exit_.check or {}).get("commands")
+    wrapper = wrappers.which(command)
+    if not in_container() or not isinstance(names, list) or wrapper is None or not wrappers.is_wrapper(wrapper):
+        return
+    found = wrappers.beside(str(name) for name in names)
+    if found:
+        told = ", ".join("%s is %s" % each for each in found)
+        fix = "; ".join(wrappers.mend(name, path, wrapper) for name, path in found)
+        yield Finding("wrapper", WARNING, "%s, the container's own: what calls it builds here, not there" % told, fix)
 
 
 def _root() -> Iterator[Finding]:

@@ -135,7 +135,7 @@ class Build:
     """Absolute directory that {workspace_root} stands for in the templates."""
 
     commands: Mapping[str, str] = field(
-        default_factory=lambda: MappingProxyType({"make": "/usr/bin/make"}), hash=False
+        default_factory=lambda: MappingProxyType({"make": "/usr/bin/make", "gmake": "/usr/bin/make"}), hash=False
     )
     """The allowlist: the name that a caller asks for to the absolute path that is executed."""
 
