@@ -13,6 +13,9 @@
 # make soak        mixed builds of several users at once, and that nothing of them is left: BUILDS=500
 # make dist        the single-file programs dist/build-service and dist/build-cli; the client compiled for every
 #                  python3.N on PATH, or for those that DIST_PYTHONS= names
+# make static-client  dist/build-cli-static: the client in C, for images without Python; with musl-gcc where there is one,
+#                  else with cc, which needs a static C library; CLIENT_CC= names another
+# make test-static-client  the tests of the client with that one, as it ships and with sanitizers
 # make install     DESTDIR= PREFIX=/usr/local, and make uninstall
 # make rpm         packages in dist/, the service and the client alone, for Rocky Linux and its kin; make deb for
 #                  Debian and its kin, make wheel of the library
@@ -145,6 +148,19 @@ soak: check-python
 
 dist: check-python
 	@$(PYTHON) etc/packaging/dist.py --output $(DIST) $(DIST_PYTHONS)
+
+# musl's program is the smaller one. names.h is what the client has in common with the library.
+CLIENT_CC     := $(shell command -v musl-gcc || echo cc)
+CLIENT_CFLAGS  = -std=c11 -Os -static -s
+CLIENT_C       = $(wildcard lib/static_client/*.c)
+.PHONY: static-client test-static-client
+static-client: check-python
+	@mkdir -p $(DIST) build/static_client
+	@$(PYTHON) etc/packaging/client_names.py >build/static_client/names.h
+	$(CLIENT_CC) $(CLIENT_CFLAGS) -I build/static_client -o $(DIST)/build-cli-static $(CLIENT_C)
+
+test-static-client: $(VENV_STAMP)
+	$(VENV)/bin/python -B tests/static_client.py
 
 no-blanks:
 	@test -z "$(word 2,x$(DESTDIR)$(PREFIX)$(SYSCONFDIR)x)" || { echo "a path with a blank in it cannot be installed to" >&2; exit 1; }

@@ -40,6 +40,12 @@ BIN = TREE / os.environ.get("BUILD_TEST_BIN", "bin")
 """Where the programs under test are; BUILD_TEST_BIN=dist tests the single files."""
 
 
+def client_is_python() -> bool:
+    """Whether the client under test is the one in Python, and not the one in C."""
+    return (BIN / "build-cli").read_bytes().startswith(b"#!")
+
+
+
 def current_user() -> User:
     """Who runs the tests; without an account nobody can use the service."""
     try:

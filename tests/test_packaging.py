@@ -26,7 +26,7 @@ SHELLS = [
     pytest.param(["bash"]),
     pytest.param(["busybox", "sh"], marks=tools.needed("busybox")),
 ]
-WRAPPER = BIN.parent / "bin" / "make-wrapper.sh"
+WRAPPER = TREE / "bin/make-wrapper.sh"
 ECHO = '#!/bin/sh\necho "{name}:"\nfor argument do echo "<$argument>"; done\n'
 """A stand-in that shows how it was called."""
 

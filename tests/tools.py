@@ -52,6 +52,7 @@ TOOLS = (
     Tool("gcc", "gcc", "gcc", IN_C),
     Tool("/usr/include/stdio.h", "libc6-dev", "glibc-devel", IN_C),
     Tool("ar", "binutils", "binutils", IN_C),
+    Tool("musl-gcc", "musl-tools", "musl-gcc", IN_C),
     Tool("ninja", "ninja-build", "ninja-build", WALKERS),
     Tool("cmake", "cmake", "cmake", WALKERS),
     Tool("autoconf", "autoconf", "autoconf", TREES),

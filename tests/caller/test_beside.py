@@ -9,7 +9,7 @@ import pytest
 
 from clients import makefile, told
 from daemon import Service
-from harness import BIN, SYSTEM_PATH, run_as, write_tree
+from harness import BIN, SYSTEM_PATH, TREE, run_as, write_tree
 from wire import RawCaller
 
 FALLBACK = ("--fallback", "/bin/echo")
@@ -65,7 +65,7 @@ def image(directory: Path, *names: str) -> Path:
     """A directory for PATH with the wrapper, `names` of the client's, and a make of its own, but no Python."""
     write_tree(directory / "tools", {"make": "#!/bin/sh\necho own: \"$@\"\n"})
     (directory / "bin").mkdir()
-    (directory / "bin/make").symlink_to(BIN.parent / "bin/make-wrapper.sh")
+    (directory / "bin/make").symlink_to(TREE / "bin/make-wrapper.sh")
     for name in names:
         (directory / "bin" / name).symlink_to(BIN / name)
     for name in ("sh", "cat"):

@@ -41,7 +41,8 @@ def sandboxed(call: str, service: Service, *command: str | os.PathLike[str], env
     python = f"{harness.python_directory()}/python3"
     environment = {"BUILD_SERVICE_SOCKET": str(service.daemon.socket), **env}
     launcher = seccomp.launcher(python, CALLS[call])
-    return run_as(service.caller, [*launcher, "/bin/sh", *command], service.workspace, environment)
+    argv = [*launcher, "/bin/sh", "-c", 'exec "$0" "$@"', *command]
+    return run_as(service.caller, argv, service.workspace, environment)
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -13,13 +13,13 @@ from buildcore.core.settings import Build
 from clients import makefile, told
 from daemon import Service
 from doctors import ctl, findings
-from harness import BIN, run_as, write_tree
+from harness import BIN, TREE, run_as, write_tree
 from harness_world import inside
 
 StartService = Callable[..., Service]
 OpenDirectory = Callable[..., Path]
 
-WRAPPER = BIN.parent / "bin/make-wrapper.sh"
+WRAPPER = TREE / "bin/make-wrapper.sh"
 OWN = '#!/bin/sh\necho "own $(basename "$0")" "$@"\n'
 SCRIPT = '#!/bin/sh\necho "$0" in "$(pwd -P)" with "$@"\n'
 

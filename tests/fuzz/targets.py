@@ -19,6 +19,7 @@ from buildcore.core.faults import ConfigError
 from buildcore.core.protocol import events, requests
 from buildcore.core.settings import GROUPS, LEVELS, Settings
 from buildcore.system import config
+from fuzz import in_c
 
 LONGEST_REFUSAL_CHARS = 250
 LONGEST_FAULT_CHARS = 700
@@ -108,6 +109,13 @@ def event_reader(data: bytes) -> None:
             if event.check is None and not re.search("[\ud800-\udfff]", strings):
                 line = events.encode_exit(event, details=True)
                 assert outcome(events.EventReader(), [line], events.ResponseError) == [event]
+
+
+def events_in_c(data: bytes) -> None:
+    """The client in C takes the same events as the one in Python, and no sanitizer has anything to say."""
+    taken = in_c.of_c(data)
+    if in_c.is_comparable(data):
+        assert taken == in_c.of_python(data)
 
 
 def output_events(data: bytes) -> None:
@@ -293,6 +301,7 @@ def read_plainly(given: str) -> Any:
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        request_reader, event_reader, output_events, walkers, makeflags, configuration, log_line, json_readers
+        request_reader, event_reader, events_in_c, output_events, walkers, makeflags, configuration, log_line,
+        json_readers,
     )
 }
