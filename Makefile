@@ -18,7 +18,8 @@
 # make test-static-client  the tests of the client with that one, as it ships and with sanitizers
 # make install     DESTDIR= PREFIX=/usr/local, and make uninstall
 # make rpm         packages in dist/, the service and the client alone, for Rocky Linux and its kin; make deb for
-#                  Debian and its kin, make wheel of the library
+#                  Debian and its kin, make wheel of the library; make rpm-static-client and deb-static-client of the
+#                  client in C
 # make release     all of that and SHA256SUMS, of a commit that is tagged; says what is wrong with it first
 
 PREFIX        = /usr/local
@@ -193,7 +194,7 @@ uninstall: no-blanks
 # there is no git: the same sources, Pythons and tools give the same bytes.
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/buildcore/__init__.py)
 RELEASE  = 1
-rpm deb wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date -r CHANGELOG.md +%s)
+rpm deb wheel rpm-static-client deb-static-client: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date -r CHANGELOG.md +%s)
 
 rpm:
 	@command -v rpmbuild >/dev/null || { \
@@ -210,6 +211,26 @@ deb: check-python
 	rm -rf build/deb
 	$(MAKE) install DESTDIR=$(CURDIR)/build/deb PREFIX=/usr
 	$(PYTHON) etc/packaging/deb.py --tree build/deb --version $(VERSION)-$(RELEASE) --output $(DIST)
+
+# The client in C as a package of its own, of this machine's architecture, in place of build-service-client.
+.PHONY: rpm-static-client deb-static-client
+rpm-static-client: static-client
+	@command -v rpmbuild >/dev/null || { \
+		echo "rpmbuild is needed; on Rocky Linux: dnf install rpm-build, on Debian: apt-get install rpm" >&2; exit 1; }
+	rm -rf build/rpm-static
+	mkdir -p build/rpm-static
+	rpmbuild -bb --quiet --define '_topdir $(CURDIR)/build/rpm-static' --define '_tmppath $(CURDIR)/build/rpm-static' \
+		--define '_sourcedir $(CURDIR)' \
+		--define '_rpmdir $(abspath $(DIST))' --define '_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' \
+		--define 'package_version $(VERSION)' --define 'package_release $(RELEASE)' \
+		etc/packaging/build-service-client-static.spec
+	@ls $(DIST)/build-service-client-static-$(VERSION)-$(RELEASE).*.rpm
+
+deb-static-client: static-client
+	rm -rf build/deb-static
+	$(MAKE) install DESTDIR=$(CURDIR)/build/deb-static PREFIX=/usr
+	$(PYTHON) etc/packaging/deb.py --tree build/deb-static --version $(VERSION)-$(RELEASE) --output $(DIST) \
+		--static $(DIST)/build-cli-static
 
 wheel: check-python
 	@$(PYTHON) -c 'import pip' 2>/dev/null || { \

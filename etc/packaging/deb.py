@@ -1,12 +1,13 @@
 """Builds the Debian packages of `make deb` out of an installed tree: the service, and the client alone for images.
 
-    deb.py --tree DIRECTORY --version VERSION [--output DIRECTORY]
+    deb.py --tree DIRECTORY --version VERSION [--output DIRECTORY] [--static PROGRAM]
 
-The tree is what `make install DESTDIR=DIRECTORY PREFIX=/usr` made; each of its files goes to one of the packages. For
-each package etc/packaging/debian/ has a directory with its control file and scripts. What is added here is what
-Debian asks of a package: compressed manual pages, copyright, changelogs, conffiles, md5sums. It needs dpkg-deb, and
-nothing else of Debian. The same tree and SOURCE_DATE_EPOCH give the same bytes; it must never change the tree, and
-imports nothing of the project.
+With --static it is one package alone, of the client in C, which PROGRAM is (`make deb-static-client`). The tree is
+what `make install DESTDIR=DIRECTORY PREFIX=/usr` made; each of its files goes to one of the packages. For each package
+etc/packaging/debian/ has a directory with its control file and scripts. What is added here is what Debian asks of a
+package: compressed manual pages, copyright, changelogs, conffiles, md5sums. It needs dpkg-deb, and nothing else of
+Debian. The same tree and SOURCE_DATE_EPOCH give the same bytes; it must never change the tree, and imports nothing of
+the project.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ROOT / "etc/packaging/debian"
 
-SERVICE, CLIENT = "build-service", "build-service-client"
+SERVICE, CLIENT, STATIC = "build-service", "build-service-client", "build-service-client-static"
 CLIENT_FILES = ("build-cli", "build-cli.1", "build-ctl", "build-ctl.1", "make-wrapper.sh", "Containerfile.snippet")
 """Names of the files of the client's package, wherever they are; every other file is the service's."""
+
+STATIC_FILES = ("build-cli.1", "make-wrapper.sh")
+"""Those that stand beside the static program in its package."""
 
 CHANGELOG = """{package} ({version}) unstable; urgency=medium
 
@@ -43,10 +47,22 @@ def files_in(tree: Path) -> Iterator[Path]:
     return (path.relative_to(tree) for path in sorted(tree.rglob("*")) if path.is_symlink() or not path.is_dir())
 
 
+def is_of(package: str, name: str) -> bool:
+    """Whether a package has the file of that name from the tree."""
+    if package == STATIC:
+        return name in STATIC_FILES
+    return package == (CLIENT if name in CLIENT_FILES else SERVICE)
+
+
+def architecture() -> str:
+    """Debian's name of this machine's."""
+    return subprocess.run(["dpkg", "--print-architecture"], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def copy_files(package: str, tree: Path, target: Path) -> None:
     """Copies what is the package's from `tree` to `target`, manual pages compressed."""
     for path in files_in(tree):
-        if package != (CLIENT if path.name in CLIENT_FILES else SERVICE):
+        if not is_of(package, path.name):
             continue
         copy = target / path
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +93,8 @@ def add_control(package: str, version: str, target: Path) -> None:
     files = [path for path in files_in(target) if not (target / path).is_symlink()]
     size_kib = sum((target / path).stat().st_size // 1024 + 1 for path in files)
     texts = {path.name: path.read_text(encoding="utf-8") for path in (PACKAGES / package).iterdir()}
-    texts["control"] = texts["control"].replace("@VERSION@", version) + f"Installed-Size: {size_kib}\n"
+    control_text = texts["control"].replace("@VERSION@", version).replace("@ARCHITECTURE@", architecture())
+    texts["control"] = f"{control_text}Installed-Size: {size_kib}\n"
     texts["conffiles"] = "".join(f"/{path}\n" for path in files if path.parts[0] == "etc")
     texts["md5sums"] = "".join(f"{hashlib.md5((target / path).read_bytes()).hexdigest()}  {path}\n" for path in files)
     control = target / "DEBIAN"
@@ -88,12 +105,16 @@ def add_control(package: str, version: str, target: Path) -> None:
             (control / name).chmod(0o755 if text.startswith("#!") else 0o644)
 
 
-def build(package: str, tree: Path, version: str, epoch: int, output: Path) -> Path:
-    """Writes output/PACKAGE_VERSION_all.deb and returns its path; CalledProcessError when dpkg-deb refuses."""
-    path = output / f"{package}_{version}_all.deb"
+def build(package: str, tree: Path, version: str, epoch: int, output: Path, static: Path | None = None) -> Path:
+    """Writes output/PACKAGE_VERSION_all.deb, or that of this architecture with the program `static` in it, and returns
+    its path; CalledProcessError when dpkg-deb refuses."""
+    path = output / f"{package}_{version}_{architecture() if static else 'all'}.deb"
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory, package)
         copy_files(package, tree, target)
+        if static:
+            (target / "usr/bin").mkdir(parents=True)
+            shutil.copy(static, target / "usr/bin/build-cli")
         add_documents(package, version, epoch, target)
         add_control(package, version, target)
         # xz, as dpkg before 1.21.18 reads no zstd, the default of some
@@ -107,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the Debian packages.")
     parser.add_argument("--tree", type=Path, required=True, metavar="DIRECTORY")
     parser.add_argument("--version", required=True)
+    parser.add_argument("--static", type=Path, metavar="PROGRAM")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIRECTORY")
     options = parser.parse_args()
     if not shutil.which("dpkg-deb"):
@@ -114,8 +136,8 @@ def main() -> None:
     os.umask(0o022)
     options.output.mkdir(parents=True, exist_ok=True)
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    for package in (CLIENT, SERVICE):
-        print(build(package, options.tree, options.version, epoch, options.output))
+    for package in (STATIC,) if options.static else (CLIENT, SERVICE):
+        print(build(package, options.tree, options.version, epoch, options.output, options.static))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def test_it_stays_small() -> None:
 @pytest.mark.parametrize("compiler", ["gcc", "musl-gcc"])
 def test_it_is_one_static_program_without_a_warning(compiler: str, tmp_path: Path) -> None:
     tools.need(compiler)
-    made = static_client.make(tmp_path, CLIENT_CC=compiler, CLIENT_CFLAGS="-std=c11 -Os -static -s -Wall -Wextra -Werror")
+    flags = "-std=c11 -Os -static -s -Wall -Wextra -Werror"
+    made = static_client.make(tmp_path, CLIENT_CC=compiler, CLIENT_CFLAGS=flags)
     assert b"INTERP" not in subprocess.run(["readelf", "-l", made], check=True, capture_output=True).stdout
     done = subprocess.run([made, "--version"], capture_output=True, text=True, env={})
     assert (done.stdout, done.stderr, done.returncode) == (version(), "", 0)
