@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import harness
-from container.world import INSTALLED_BIN, INSTALLED_SHARE, PODMAN_USER, RUNTIME_DIRECTORY
+from container.world import DIST, INSTALLED_BIN, INSTALLED_SHARE, PODMAN_USER, RUNTIME_DIRECTORY
 from harness import Process, popen_as, run_as, write_tree
 
 BASE_IMAGE = "localhost/debian"
@@ -83,7 +83,7 @@ def make_image(tar: Path) -> None:
         succeeded(podman("import", "--quiet", "-", BASE_IMAGE, stdin=file))
     context = PODMAN_USER.home / "image"
     context.mkdir()
-    for path in [*INSTALLED_BIN.iterdir(), INSTALLED_SHARE / "make-wrapper.sh"]:
+    for path in [*INSTALLED_BIN.iterdir(), INSTALLED_SHARE / "make-wrapper.sh", DIST / "build-cli-static"]:
         shutil.copy(path, context)
     snippet = (INSTALLED_SHARE / "Containerfile.snippet").read_text()
     (context / "Containerfile").write_text(f"FROM {BASE_IMAGE}\n{snippet}")
@@ -124,15 +124,22 @@ class Container(NamedTuple):
         """Starts a command in it."""
         return started("exec", self.name, *command)
 
+    def await_output(self, text: str) -> None:
+        """Waits until it has printed that; it must not end before."""
+        while text not in podman("logs", self.name).stdout:
+            assert succeeded(podman("inspect", "--format={{.State.Running}}", self.name)) == "true"
+
     def await_exit(self) -> int:
         """Waits for its end, and returns the exit code."""
         return int(succeeded(podman("wait", self.name)))
 
 
 @contextmanager
-def running(*command: str, options: Sequence[str], as_user: Sequence[str] = AS_USER) -> Iterator[Container]:
+def running(
+    *command: str, options: Sequence[str], as_user: Sequence[str] = AS_USER, image: str = IMAGE
+) -> Iterator[Container]:
     """A container in the background; whatever it does at the end of the block, it is removed."""
-    name = succeeded(podman("run", "--detach", *as_user, *options, IMAGE, *command))
+    name = succeeded(podman("run", "--detach", *as_user, *options, image, *command))
     try:
         yield Container(name)
     finally:

@@ -91,8 +91,7 @@ def test_two_containers_of_one_user_build_at_once_each_in_its_own_directory(app:
         with running("make", "wait", "NAME=one", options=devcontainer) as one:
             with running("make", "wait", "NAME=two", options=at_home) as two:
                 for container in (one, two):
-                    while "waits" not in podman("logs", container.name).stdout:
-                        assert succeeded(podman("inspect", "--format={{.State.Running}}", container.name)) == "true"
+                    container.await_output("waits")
                 gate.open()
                 gate.open()
                 for container, name in ((one, "one"), (two, "two")):

@@ -36,6 +36,7 @@ INSTALLED = Path("/run/installed")
 PREFIX = "/usr/local"
 INSTALLED_BIN = INSTALLED / PREFIX.lstrip("/") / "bin"
 INSTALLED_SHARE = INSTALLED / PREFIX.lstrip("/") / "share/build-service"
+DIST = Path("/run/dist")
 BUILD_CTL = INSTALLED_BIN / "build-ctl"
 """What `make install DESTDIR=/run/installed` made."""
 
@@ -88,9 +89,10 @@ def made_rootfs() -> Path:
 
 
 def install() -> None:
-    """`make install` into INSTALLED, as a packager would."""
-    options = [f"DESTDIR={INSTALLED}", f"PREFIX={PREFIX}", "DIST=/run/dist"]
-    subprocess.run(["make", "-s", "-C", CHECKOUT, "install", *options], check=True, stdout=subprocess.DEVNULL)
+    """`make install` into INSTALLED, as a packager would, and `make static-client`."""
+    options = [f"DESTDIR={INSTALLED}", f"PREFIX={PREFIX}", f"DIST={DIST}"]
+    command = ["make", "-s", "-C", CHECKOUT, "install", "static-client", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
