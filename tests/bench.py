@@ -18,6 +18,7 @@ from pathlib import Path
 
 import harness
 import harness_world
+import static_client
 from daemon import Service, running_service
 from harness import BIN, TREE, Process
 from terminal import Terminal
@@ -31,6 +32,9 @@ TERMINALS = 5
 BUILDS = 50
 AIM_OVER_START_MS = 20.0
 """The issue's aim: a no-op build within one interpreter start and this of direct make."""
+
+AIM_STATIC_MS = 3.0
+"""The aim for the client in C: an empty build within this of the request's own time."""
 
 LINE = "gcc -O2 -Wall -Iinclude -c -o build/objects/module_0001.o source/module_0001.c"
 MAKEFILE = f"""nothing:
@@ -66,8 +70,10 @@ def start_times(service: Service, dist: Path) -> None:
         "make, direct": ["make", "nothing"],
         "make, through the service (dist/build-cli)": [dist / "build-cli", *socket, "make", "nothing"],
         "make, through the service (bin/build-cli)": [BIN / "build-cli", *socket, "make", "nothing"],
+        "make, through the service (build-cli-static)": [dist / "build-cli-static", *socket, "make", "nothing"],
     }
     samples: dict[str, list[float]] = {name: [] for name in commands}
+    requests = []
 
     def milliseconds_of(command: Command) -> float:
         start = time.perf_counter()
@@ -80,8 +86,9 @@ def start_times(service: Service, dist: Path) -> None:
     for _ in range(ROUNDS):
         for name, command in commands.items():
             samples[name].append(milliseconds_of(command))
+        requests.append(request_ms(service))
     medians = {name: statistics.median(values) for name, values in samples.items()}
-    bare, direct, deployed, _ = medians.values()
+    bare, direct, deployed, _, static = medians.values()
     rows = [["", "median ms", "fastest", "over direct make"]]
     for name, median in medians.items():
         over = f"{median - direct:+.1f}" if "service" in name else ""
@@ -89,6 +96,18 @@ def start_times(service: Service, dist: Path) -> None:
     table(f"A no-op build, {ROUNDS} times each in turns", rows)
     over_start = deployed - direct - bare
     print(f"  over direct make and one interpreter start: {over_start:+.1f} ms (aim: {AIM_OVER_START_MS:.0f})")
+    alone = statistics.median(requests)
+    over_request = f"build-cli-static over it: {static - alone:+.1f} ms (aim: {AIM_STATIC_MS:.0f})"
+    print(f"  the request alone: {alone:.1f} ms; {over_request}")
+
+
+def request_ms(service: Service) -> float:
+    """From connect(2) to the exit of a no-op build, without any client's process."""
+    start = time.perf_counter()
+    with RawCaller(service) as caller:
+        caller.ask("nothing")
+        assert caller.exit()["code"] == 0, caller.text()
+    return 1000 * (time.perf_counter() - start)
 
 
 def descriptors(service: Service) -> None:
@@ -224,6 +243,7 @@ def main() -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
+        static_client.make(dist)
         harness.write_tree(service.workspace, {"Makefile": MAKEFILE}, service.caller)
         (service.workspace / "random").write_bytes(os.urandom(1_000_000))
         (service.workspace / "random").chmod(0o644)
